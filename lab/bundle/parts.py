@@ -1,0 +1,151 @@
+"""The bundle's parts by name: each makes one file, keyed by what goes into it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from lab import paths
+from lab.bundle import golang, oci
+from lab.k3s_standin import build as standin
+from lab.k3s_standin import images as standin_images
+from lab.steps import digest, run, sha256_of, step
+
+KUBERNETES_VERSION = golang.version("kubernetes", "k8s.io/kubernetes") + standin_images.VERSION_SUFFIX
+SERVICES = paths.REPOSITORY / "python_services"
+# The image's interpreter (Debian trixie) and its oldest C library; wheels are resolved for these, not for the machine.
+IMAGE_PYTHON = "3.13"
+IMAGE_PLATFORM = "x86_64-manylinux_2_40"
+
+
+def _hyperkube() -> Path:
+    major, minor = KUBERNETES_VERSION.lstrip("v").split(".")[:2]
+    variables = {
+        "k8s.io/component-base/version.gitVersion": KUBERNETES_VERSION,
+        "k8s.io/component-base/version.gitMajor": major,
+        "k8s.io/component-base/version.gitMinor": minor,
+        "k8s.io/component-base/version.gitTreeState": "clean",
+        "k8s.io/client-go/pkg/version.gitVersion": KUBERNETES_VERSION,
+    }
+    ldflags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in variables.items())])
+    return golang.binary("kubernetes", ".", "hyperkube", ldflags)
+
+
+def _output(part: str, key: str, name: str) -> Path:
+    return paths.cache_dir() / "bundle" / f"{part}-{key}" / name
+
+
+def _image_archive(part: str, name: str, version: str, files: dict[str, Path]) -> Path:
+    """An archive of one image, its tag made of the version and the content, so that a change rolls its pods."""
+    key = digest(oci.CONTAINERFILES / name, *map(str, files.values()))
+    output = _output(part, key, f"{part}.tar.zst")
+    if not output.exists():
+        oci.archive([oci.Image(name, f"localhost/tradewatch/{name}:{version}-{key[:8]}", files)], output)
+    return output
+
+
+def k3s() -> Path:
+    """The k3s stand-in: one executable that carries Kubernetes, etcd and kube-router."""
+    binaries = [
+        _hyperkube(),
+        golang.binary("etcd", "go.etcd.io/etcd/server/v3", "etcd"),
+        golang.binary("etcd", "go.etcd.io/etcd/etcdctl/v3", "etcdctl"),
+        golang.binary("kube-router", "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router", "kube-router"),
+    ]
+    output = _output("k3s", digest(Path(standin.__file__).parent, *map(str, binaries)), "k3s")
+    if not output.exists():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with step("k3s stand-in"), tempfile.TemporaryDirectory(dir=output.parent) as folder:
+            for binary in binaries:
+                (Path(folder) / binary.name).symlink_to(binary)
+            standin.build(Path(folder), output)
+    return output
+
+
+def k3s_airgap_images() -> Path:
+    """The images that the stand-in's cluster itself needs: pause, CoreDNS, local-path storage and its helper."""
+    files = {
+        "pause": {"root.tar": oci.debian_root("trixie", ["catatonit"], "extract")},
+        "coredns": {"coredns": golang.binary("coredns", "github.com/coredns/coredns", "coredns")},
+        "local-path-provisioner": {
+            "local-path-provisioner": golang.binary(
+                "local-path-provisioner", "github.com/rancher/local-path-provisioner", "local-path-provisioner"
+            )
+        },
+        "busybox": {"root.tar": oci.debian_root("trixie", ["busybox-static"], "extract")},
+    }
+    images = [oci.Image(name, standin_images.REFERENCES[name], files[name]) for name in files]
+    key = digest(
+        *(oci.CONTAINERFILES / name for name in files),
+        *(f"{image.reference} {path}" for image in images for path in image.files.values()),
+    )
+    output = _output("k3s-airgap-images", key, "k3s-airgap-images.tar.zst")
+    return output if output.exists() else oci.archive(images, output)
+
+
+def kubectl() -> Path:
+    """The Kubernetes client for the control host."""
+    source = _hyperkube()
+    output = _output("kubectl", digest(str(source)), "kubectl")
+    if not output.exists():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, output)
+    return output
+
+
+def valkey() -> Path:
+    """Valkey, from Debian trixie."""
+    root = oci.debian_root("trixie", ["valkey-server", "valkey-tools"])
+    return _image_archive("valkey", "valkey", "8.1", {"root.tar": root})
+
+
+def prometheus() -> Path:
+    """Prometheus and promtool, without the web UI (the Go module does not carry its assets)."""
+    package = "github.com/prometheus/prometheus"
+    # The Go module of Prometheus 3.5.0 is v0.305.0.
+    major_minor, patch = golang.version("prometheus", package).removeprefix("v0.").split(".")
+    version = f"{int(major_minor) // 100}.{int(major_minor) % 100}.{patch}"
+    files = {name: golang.binary("prometheus", f"{package}/cmd/{name}", name) for name in ("prometheus", "promtool")}
+    return _image_archive("prometheus", "prometheus", version, files)
+
+
+def tradewatch() -> Path:
+    """The services: Debian's Python, the locked wheels and the ``tradewatch`` distribution, installed offline."""
+    root = oci.debian_root("trixie", ["python3", "ca-certificates", "tzdata"])
+    lock = SERVICES / "requirements.txt"
+    key = digest(SERVICES / "src", SERVICES / "pyproject.toml", lock, IMAGE_PYTHON, IMAGE_PLATFORM)
+    library = paths.cache_dir() / "bundle" / "wheels" / key
+    if not library.exists():
+        partial = library.with_name(f"partial-{key}")
+        shutil.rmtree(partial, ignore_errors=True)
+        uv = [paths.VENV_BIN / "uv", "pip", "install", "--quiet", "--target", partial, "--link-mode", "copy"]
+        target = ["--python-version", IMAGE_PYTHON, "--python-platform", IMAGE_PLATFORM]
+        with step("the services' wheels"):
+            run([*uv, *target, "--only-binary", ":all:", "--require-hashes", "--requirement", lock])
+            run([*uv, "--no-deps", SERVICES])
+        partial.rename(library)
+    return _image_archive("tradewatch", "tradewatch", key[:8], {"root.tar": root, "library": library})
+
+
+PARTS: dict[str, Callable[[], Path]] = {
+    "k3s": k3s,
+    "k3s-airgap-images": k3s_airgap_images,
+    "kubectl": kubectl,
+    "prometheus": prometheus,
+    "tradewatch": tradewatch,
+    "valkey": valkey,
+}
+
+
+def describe(path: Path) -> str:
+    """The JSON line that the role ``artifacts`` reads: where the part is, and its SHA-256.
+
+    The sum is computed once, beside the file: parts never change under their key.
+    """
+    sidecar = path.with_name(path.name + ".sha256")
+    if not sidecar.exists():
+        sidecar.write_text(f"{sha256_of(path)}  {path.name}\n")
+    return json.dumps({"path": str(path), "sha256": sidecar.read_text().split()[0]})

@@ -1,0 +1,99 @@
+"""Can this machine host the lab? One line per obstacle, before anything is changed.
+
+Standard library only: ``make lab`` runs it with the system's Python, before there is a venv.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+MINIMUM_MEMORY_GIB = 8.0
+MINIMUM_DISK_GIB = 20.0
+MINIMUM_PYTHON = (3, 11)
+# Debian's packages that the lab runs on the machine itself: the program, and the package that has it.
+PROGRAMS = {
+    "podman": "podman",
+    "runc": "runc",
+    "mmdebstrap": "mmdebstrap",
+    "buildah": "buildah",
+    "skopeo": "skopeo",
+    "netavark": "netavark",
+    "aardvark-dns": "aardvark-dns",
+    "iptables": "iptables",
+    "ssh": "openssh-client",
+    "zstd": "zstd",
+    "make": "make",
+    "git": "git",
+}
+# Debian keeps podman's helpers outside PATH.
+PROGRAM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/usr/lib/podman")
+
+
+def missing_packages() -> list[str]:
+    """Debian packages of ``PROGRAMS`` that are not installed."""
+    path = os.pathsep.join(PROGRAM_FOLDERS)
+    return sorted({package for program, package in PROGRAMS.items() if shutil.which(program, path=path) is None})
+
+
+def _memory_gib() -> float:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) / 1024**2
+    return 0.0
+
+
+def _can_unshare() -> bool:
+    command = ["unshare", "--mount", "--pid", "--net", "--fork", "true"]
+    return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
+def obstacles(
+    *,
+    uid: int | None = None,
+    memory_gib: float | None = None,
+    disk_gib: float | None = None,
+    namespaces: Callable[[], bool] = _can_unshare,
+    packages: Callable[[], list[str]] = missing_packages,
+) -> list[str]:
+    """What keeps this machine from hosting the lab, a line each; empty when nothing does.
+
+    The arguments stand in for what the machine would answer (GiB for memory and disk).
+    """
+    found = []
+    if sys.version_info < MINIMUM_PYTHON:
+        found.append(f"Python {platform.python_version()} is too old; install Python 3.11 or newer")
+    if (os.geteuid() if uid is None else uid) != 0:
+        found.append("not root: the lab's hosts are privileged containers; run as root (sudo -E make lab)")
+    elif not namespaces():
+        found.append("this machine refuses new namespaces (nested containers); run on a VM or a real host")
+    memory = _memory_gib() if memory_gib is None else memory_gib
+    if memory < MINIMUM_MEMORY_GIB:
+        found.append(f"{memory:.1f} GiB of memory available, {MINIMUM_MEMORY_GIB:.0f} GiB needed; free some")
+    disk = shutil.disk_usage(Path.home()).free / 1024**3 if disk_gib is None else disk_gib
+    if disk < MINIMUM_DISK_GIB:
+        found.append(f"{disk:.1f} GiB of disk free below {Path.home()}, {MINIMUM_DISK_GIB:.0f} GiB needed; free some")
+    missing = packages()
+    if missing and shutil.which("apt-get") is None:
+        found.append(f"not installed and no apt-get to do it: {' '.join(missing)}; install them")
+    return found
+
+
+def main() -> int:
+    """``check`` prints the obstacles, ``packages`` the Debian packages to install; exit 1 when there is an obstacle."""
+    if sys.argv[1:] == ["packages"]:
+        print(" ".join(missing_packages()))
+        return 0
+    found = obstacles()
+    for obstacle in found:
+        print(f"lab: this machine cannot host it: {obstacle}", file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
