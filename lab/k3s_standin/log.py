@@ -12,7 +12,11 @@ _LEVELS = {"I": "info", "W": "warning", "E": "error", "F": "fatal"}
 
 def log(level: str, message: str, component: str = "k3s-standin") -> None:
     """Write one line; ``level`` is info, warning, error or fatal."""
-    print(f"level={level} component={component} msg={json.dumps(message, ensure_ascii=False)}", file=sys.stderr, flush=True)
+    print(
+        f"level={level} component={component} msg={json.dumps(message, ensure_ascii=False)}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def relay(component: str, line: str) -> None:

@@ -1,0 +1,56 @@
+# Two commands do everything: `make lab` and `make test`. The rest are their parts.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: help lab lab-down image check lint unit contract molecule e2e test bench lock clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+help:  ## Show the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+lab: $(READY)  ## Four hosts, the cluster, the services, Prometheus; verified; a table of addresses
+	@$(BIN)/python -m lab up
+
+lab-down: $(READY)  ## Remove every trace of the lab but the cache
+	@$(BIN)/python -m lab down
+
+image: $(READY)  ## Build the services' image and place it in the artifact cache
+	@$(BIN)/python -m lab place tradewatch
+
+test: $(READY)  ## Everything: lint, unit, contract, Molecule, end to end
+	@$(BIN)/python -m tests.run all
+
+check: $(READY)  ## Lint and unit tests: under two minutes, no hosts
+	@$(BIN)/python -m tests.run lint unit
+
+lint unit contract molecule e2e: $(READY)
+	@$(BIN)/python -m tests.run $@
+
+bench: $(READY)  ## Measure the figures of docs/benchmarks.md
+	@$(BIN)/python -m tests.bench
+
+lock: $(READY)  ## Resolve requirements.in again
+	@cd python_services && ../$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --output-file requirements.txt requirements.in
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --constraint python_services/requirements.txt --output-file requirements.txt requirements.in
+
+clean: lab-down  ## Remove the lab and the venv
+	@rm -rf $(VENV)
+
+# The machine is looked at before anything is changed; then Debian's packages, then the venv.
+$(READY): requirements.txt python_services/requirements.txt python_services/pyproject.toml
+	@$(PYTHON) -m lab.machine
+	@packages="$$($(PYTHON) -m lab.machine packages)"; if [ -n "$$packages" ]; then \
+	  echo "installing from Debian: $$packages"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$packages >/dev/null; fi
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the venv"
+	@$(BIN)/pip install --quiet --require-hashes -r requirements.txt -r python_services/requirements.txt
+	@$(BIN)/pip install --quiet --no-deps --editable python_services
+	@touch $@

@@ -1,0 +1,55 @@
+"""``python -m lab``: the lab's commands."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from lab import hosts, up
+from lab.bundle import parts
+from lab.steps import LabError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lab", description="Four systemd hosts on this machine.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("up", help="hosts, bundle, site.yml, verify.yml, table (make lab)")
+    command.add_argument("--no-verify", action="store_true", help="leave verify.yml out")
+    commands.add_parser("down", help="remove every trace but the cache (make lab-down)")
+    command = commands.add_parser("hosts", help="boot hosts only, without a cluster")
+    command.add_argument("names", nargs="+")
+    command = commands.add_parser("remove-host", help="remove one host and its volumes")
+    command.add_argument("name")
+    command = commands.add_parser("bundle", help="make a part of the bundle; prints its path and SHA-256 as JSON")
+    command.add_argument("part", nargs="?", choices=sorted(parts.PARTS), metavar="NAME")
+    command.add_argument("--list", action="store_true", help="print the parts' names")
+    return parser
+
+
+def main() -> int:
+    """Run one command; a failure is its message and exit code 1."""
+    arguments = _parser().parse_args()
+    try:
+        match arguments.command:
+            case "up":
+                up.up(verify=not arguments.no_verify)
+            case "down":
+                up.down()
+            case "hosts":
+                with up.lock():
+                    hosts.up(arguments.names)
+            case "remove-host":
+                with up.lock():
+                    hosts.remove_host(arguments.name)
+            case "bundle" if arguments.list or arguments.part is None:
+                print("\n".join(sorted(parts.PARTS)))
+            case "bundle":
+                print(parts.describe(parts.PARTS[arguments.part]()))
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

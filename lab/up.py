@@ -1,0 +1,90 @@
+"""`make lab`: hosts, bundle, site.yml, verify.yml and the table; a second run resumes and builds nothing twice."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import yaml
+
+from lab import hosts, machine, paths, playbooks, secrets, table
+from lab.bundle import golang, parts
+from lab.steps import LabError, say
+
+ARTIFACTS_TABLE = "group_vars/all/artifacts.yml"
+
+
+@contextmanager
+def lock() -> Iterator[None]:
+    """Let one command at a time work on a lab; the kernel lets go of the lock of a process that died.
+
+    Raises:
+        LabError: another command works on this lab.
+    """
+    paths.lab_dir().mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (paths.lab_dir() / "lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabError(f"another command works on the lab in {paths.lab_dir()}; wait for it") from None
+        yield
+
+
+def missing_parts() -> list[str]:
+    """The bundle's parts that the artifacts table may need: those that were not placed in the cache by hand."""
+    entries: list[dict[str, Any]] = yaml.safe_load((paths.inventories()[0] / ARTIFACTS_TABLE).read_text())["artifacts"]
+    placed = paths.cache_dir() / "artifacts"
+    return [e["registries"] for e in entries if e.get("registries") and not (placed / e["file"]).exists()]
+
+
+def build_bundle() -> None:
+    """Make every part that is needed and not there, saying which and how far."""
+    names = missing_parts()
+    for number, name in enumerate(names, 1):
+        say(f"bundle {number}/{len(names)}: {name}")
+        parts.PARTS[name]()
+    golang.drop_build_cache()
+
+
+def up(*, verify: bool = True) -> dict[str, float]:
+    """Bring the lab up and print its table; returns the wall seconds of each stage.
+
+    Raises:
+        LabError: a stage failed; the message says which, why, and what to run to go on.
+    """
+    seconds: dict[str, float] = {}
+    found = machine.obstacles()
+    if found:
+        raise LabError("\n".join(f"this machine cannot host it: {obstacle}" for obstacle in found))
+    with lock():
+        started = time.monotonic()
+        secrets.ensure()
+        with ThreadPoolExecutor(2) as pool:
+            booting = pool.submit(hosts.up, playbooks.inventory_hosts())
+            building = pool.submit(build_bundle)
+            lab = booting.result()
+            building.result()
+        seconds["hosts and bundle"] = time.monotonic() - started
+        for stage in ["site.yml", *(["playbooks/verify.yml"] if verify else [])]:
+            result = playbooks.play(stage)
+            seconds[stage] = result.seconds
+            if result.status != 0:
+                raise LabError(
+                    f"{stage} failed after {result.seconds:.0f} s; what failed stands above, the whole output in "
+                    f"{paths.lab_dir()}/runner/artifacts/. Mend it and run `make lab` again: it goes on from there"
+                )
+        table.show(lab, playbooks.read_json("endpoints.json") or {}, seconds)
+    return seconds
+
+
+def down() -> None:
+    """Remove every trace of the lab but the cache."""
+    with lock():
+        hosts.down()
+        shutil.rmtree(paths.lab_dir(), ignore_errors=True)
+    say(f"the lab is gone; the cache stays in {paths.cache_dir()}")

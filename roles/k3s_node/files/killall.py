@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""End what k3s left running and remove its traces from the kernel, on a host where its unit is stopped.
+
+Prints a line for each thing removed, so that a second run prints nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+MOUNTS = ("/run/k3s", "/var/lib/rancher/", "/var/lib/kubelet/", "/run/netns/cni-", "/run/containerd/io.containerd")
+INTERFACES = re.compile(r"^(cni0|flannel.*|flannel-v6.*|kube-bridge|kube-dummy-if|kube-ipvs0|tun-.*|veth[0-9a-f]{8,})$")
+CHAIN = re.compile(r"^:((?:KUBE|CNI|FLANNEL)-\S*|CNI-\S+)", re.MULTILINE)
+RULE = re.compile(r"KUBE-|CNI-|FLANNEL|cni0|flanneld|kube-router|K3S")
+END_TIMEOUT_SECONDS = 10.0
+
+
+def run(*command: str, stdin: str | None = None) -> str:
+    """The command's output; empty when it fails or does not exist."""
+    if shutil.which(command[0]) is None:
+        return ""
+    result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    return result.stdout if result.returncode == 0 else ""
+
+
+def shims() -> list[int]:
+    """The process ids of k3s's containerd shims and of every process below them."""
+    parents: dict[int, int] = {}
+    roots = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            stat = (entry / "stat").read_text()
+        except OSError:
+            continue
+        pid = int(entry.name)
+        parents[pid] = int(stat.rsplit(")", 1)[1].split()[1])
+        # The socket that k3s gives its containerd tells its shims from another containerd's.
+        if b"containerd-shim" in command[0] and any(b"/run/k3s/" in word for word in command):
+            roots.append(pid)
+    found = list(roots)
+    for parent in found:
+        found += [pid for pid, its_parent in parents.items() if its_parent == parent and pid not in found]
+    return found
+
+
+def end(pids: list[int]) -> None:
+    """Kill the processes and wait until they are gone."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        print(f"removed process {pid}")
+    deadline = time.monotonic() + END_TIMEOUT_SECONDS
+    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in pids):
+        time.sleep(0.1)
+
+
+def unmount() -> None:
+    """Unmount everything below k3s's folders, the deepest first, but not a mount of the folder itself."""
+    points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for point in sorted({p for p in points if p.startswith(MOUNTS)}, key=len, reverse=True):
+        run("umount", "--lazy", point)
+        print(f"removed mount {point}")
+
+
+def remove_network() -> None:
+    """Remove the pod network's interfaces, namespaces, firewall chains, rules and sets."""
+    for line in run("ip", "-brief", "link").splitlines():
+        name = line.split()[0].split("@")[0]
+        if INTERFACES.match(name):
+            run("ip", "link", "delete", name)
+            print(f"removed interface {name}")
+    for line in run("ip", "netns", "list").splitlines():
+        if line.startswith("cni-"):
+            run("ip", "netns", "delete", line.split()[0])
+            print(f"removed network namespace {line.split()[0]}")
+    for family in ("iptables", "ip6tables"):
+        rules = run(f"{family}-save")
+        if CHAIN.search(rules) or RULE.search(rules):
+            kept = [line for line in rules.splitlines() if not CHAIN.match(line) and not RULE.search(line)]
+            run(f"{family}-restore", stdin="\n".join(kept) + "\n")
+            print(f"removed {family} rules")
+    for name in run("ipset", "list", "-name").split():
+        if name.startswith(("KUBE-", "kube-router-", "inet6:KUBE-", "inet6:kube-router-")):
+            run("ipset", "destroy", name)
+            print(f"removed ipset {name}")
+
+
+if __name__ == "__main__":
+    end(shims())
+    unmount()
+    remove_network()
