@@ -1,0 +1,56 @@
+"""NetworkPolicy rules out of the services table: a connection is stated once, by who opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+Entry = dict[str, Any]
+Rule = dict[str, Any]
+
+
+def _pods(namespace: str, name: str) -> Rule:
+    return {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": name}},
+    }
+
+
+def _port(number: int) -> Rule:
+    return {"port": int(number), "protocol": "TCP"}
+
+
+def tradewatch_egress(entry: Entry) -> list[Rule]:
+    """The egress rules of one entry's pods, from its ``connects_to``."""
+    rules = []
+    for peer in entry.get("connects_to") or []:
+        if "cidr" in peer:
+            block = {"cidr": peer["cidr"]}
+            if peer.get("except"):
+                block["except"] = list(peer["except"])
+            target: Rule = {"ipBlock": block}
+        else:
+            target = _pods(peer["namespace"], peer["service"])
+        rules.append({"to": [target], "ports": [_port(peer["port"])]})
+    return rules
+
+
+def tradewatch_ingress(entries: Iterable[Entry], name: str, namespace: str) -> list[Rule]:
+    """The ingress rules of a service's pods: for each port, the entries whose ``connects_to`` names it."""
+    clients: dict[int, list[tuple[str, str]]] = {}
+    for entry in entries:
+        for peer in entry.get("connects_to") or []:
+            if peer.get("service") == name and peer.get("namespace") == namespace:
+                clients.setdefault(int(peer["port"]), []).append((entry["namespace"], entry["name"]))
+    return [
+        {"from": [_pods(*client) for client in sorted(set(found))], "ports": [_port(port)]}
+        for port, found in sorted(clients.items())
+    ]
+
+
+class FilterModule:
+    """Ansible's entry point."""
+
+    def filters(self) -> dict[str, Callable[..., list[Rule]]]:
+        """The filters by name."""
+        return {"tradewatch_egress": tradewatch_egress, "tradewatch_ingress": tradewatch_ingress}
