@@ -1,0 +1,1 @@
+"""Services that bring market data in (namespace crypto-collectors)."""

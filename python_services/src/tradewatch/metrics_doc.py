@@ -1,0 +1,38 @@
+"""docs/metrics.md, made from the metrics' definitions."""
+
+from tradewatch.collectors.metrics import COLLECTION_METRICS
+from tradewatch.common.bus import BUS_METRICS
+from tradewatch.common.metrics import BUILD_INFO, Area, Metric
+from tradewatch.simulators.exchange.metrics import SIMULATOR_METRICS
+
+AREAS = (
+    Area("Every service", ("all",), (BUILD_INFO,)),
+    Area("Collection", ("market-data-collector",), COLLECTION_METRICS),
+    Area("Bus", ("market-data-collector",), BUS_METRICS),
+    Area("Exchange simulator", ("exchange-simulator",), SIMULATOR_METRICS),
+)
+
+_HEAD = """# Metrics
+
+Made by `tradewatch metrics-doc` from the definitions in the code; a test fails when this file differs. Besides
+these, every service exports the `process_*` and `python_gc_*` metrics of the Prometheus client. Where a scraper
+asks for OpenMetrics, counters and histograms carry exemplars with a `trace_id`.
+"""
+
+
+def render() -> str:
+    """The whole file, ending in a newline."""
+    return "\n".join([_HEAD, *(_area(area) for area in AREAS)])
+
+
+def _area(area: Area) -> str:
+    rows = "\n".join(_row(metric) for metric in area.metrics)
+    return (
+        f"## {area.title}\n\nServices: {', '.join(area.services)}.\n\n"
+        f"| metric | type | unit | labels | meaning |\n|---|---|---|---|---|\n{rows}\n"
+    )
+
+
+def _row(metric: Metric) -> str:
+    labels = "<br>".join(f"`{name}`: {values}" for name, values in metric.labels.items()) or "none"
+    return f"| `{metric.name}` | {metric.kind} | {metric.unit} | {labels} | {metric.help} |"
