@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from lab import hosts, up
+from lab import hosts, secrets, up
 from lab.bundle import parts
 from lab.steps import LabError
 
@@ -37,6 +37,7 @@ def main() -> int:
                 up.down()
             case "hosts":
                 with up.lock():
+                    secrets.ensure()
                     hosts.up(arguments.names)
             case "remove-host":
                 with up.lock():

@@ -44,7 +44,7 @@ def step(label: str) -> Iterator[None]:
     say(f"  {label}: done in {time.monotonic() - started:.1f} s")
 
 
-def run(argv: Sequence[str | Path] | Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
+def run(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     """Run a command to its end and return its stdout.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from lab.steps import run
 
 
 def _get(kind: str) -> list[dict[str, Any]]:
-    kubectl = [paths.lab_dir() / "bin" / "kubectl", "--kubeconfig", paths.lab_dir() / "kubeconfig"]
+    kubectl: list[str | Path] = [paths.lab_dir() / "bin" / "kubectl", "--kubeconfig", paths.lab_dir() / "kubeconfig"]
     items: list[dict[str, Any]] = json.loads(run([*kubectl, "get", kind, "--all-namespaces", "-o", "json"]))["items"]
     return items
 

@@ -121,7 +121,16 @@ def tradewatch() -> Path:
     if not library.exists():
         partial = library.with_name(f"partial-{key}")
         shutil.rmtree(partial, ignore_errors=True)
-        uv = [paths.VENV_BIN / "uv", "pip", "install", "--quiet", "--target", partial, "--link-mode", "copy"]
+        uv: list[str | Path] = [
+            paths.VENV_BIN / "uv",
+            "pip",
+            "install",
+            "--quiet",
+            "--target",
+            partial,
+            "--link-mode",
+            "copy",
+        ]
         target = ["--python-version", IMAGE_PYTHON, "--python-platform", IMAGE_PLATFORM]
         with step("the services' wheels"):
             run([*uv, *target, "--only-binary", ":all:", "--require-hashes", "--requirement", lock])

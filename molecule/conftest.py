@@ -1,0 +1,51 @@
+"""Fixtures of every scenario: the lab's hosts by testinfra over SSH, kubectl, and Prometheus' endpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testinfra
+from testinfra.host import Host
+
+
+@pytest.fixture(scope="session")
+def lab_dir() -> Path:
+    return Path(os.environ["TRADEWATCH_LAB_DIR"])
+
+
+@pytest.fixture(scope="session")
+def hosts(lab_dir: Path) -> dict[str, Host]:
+    """testinfra hosts by inventory name."""
+    addresses = json.loads((lab_dir / "lab.json").read_text())["hosts"]
+    options = f"-o UserKnownHostsFile={lab_dir}/ssh/known_hosts -o IdentitiesOnly=yes"
+    return {
+        name: testinfra.get_host(
+            f"ssh://root@{address}", ssh_identity_file=str(lab_dir / "ssh" / "id_ed25519"), ssh_extra_args=options
+        )
+        for name, address in addresses.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def kubectl(lab_dir: Path) -> Callable[..., Any]:
+    """``kubectl("get", "nodes")`` -> the parsed JSON answer."""
+
+    def call(*arguments: str) -> Any:
+        command = [str(lab_dir / "bin" / "kubectl"), "--kubeconfig", str(lab_dir / "kubeconfig"), *arguments]
+        result = subprocess.run([*command, "-o", "json"], capture_output=True, text=True, timeout=60)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def endpoints(lab_dir: Path) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads((lab_dir / "endpoints.json").read_text())
+    return answer
