@@ -1,0 +1,133 @@
+"""Ask the sources in order, and put what they say into one answer."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from . import archives
+from .cache import Cache
+from .model import Artifact, Found, Problem, RefusedError, SourceError
+from .registries import Bundle
+from .upstream import UpstreamSource
+
+SOURCES = ("cache", "upstream", "registries")
+
+
+class Source(Protocol):
+    """One place an artifact may come from."""
+
+    name: str
+
+    def fetch(self, artifact: Artifact) -> Found:
+        """The artifact as a file."""
+        ...
+
+    def check(self, artifact: Artifact) -> object:
+        """Whether ``fetch`` would find it; nothing is built or downloaded."""
+        ...
+
+
+class Resolver:
+    """Resolves artifacts.
+
+    Args:
+        sources: the allowed sources, in the order in which they are asked.
+        cache: the cache, to name the place where a missing file may be put.
+    """
+
+    def __init__(self, sources: Sequence[Source], cache: Cache) -> None:
+        self._sources = sources
+        self._cache = cache
+
+    def check(self, artifacts: Iterable[Artifact]) -> list[Problem]:
+        """What no source would give, found without building or downloading; all artifacts at the same time."""
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            return [problem for problem in pool.map(self._check_one, artifacts) if problem]
+
+    def resolve(self, artifacts: Iterable[Artifact]) -> tuple[dict[str, dict[str, Any]], list[str], bool, list[Problem]]:
+        """Resolve all: the fact ``artifacts_resolved``, a line for each, whether a file was made, the problems."""
+        resolved: dict[str, dict[str, Any]] = {}
+        lines: list[str] = []
+        problems: list[Problem] = []
+        changed = False
+        for artifact in artifacts:
+            try:
+                found = self._find(artifact)
+                resolved[artifact.name] = _described(artifact, found)
+                changed = changed or found.changed
+                lines.append(f"{artifact.name} {artifact.version}: {found.source} ({found.detail})")
+            except RefusedError as error:
+                problems.append(self._refused(artifact, error))
+            except SourceError as error:
+                problems.append(self._missing(artifact, error))
+        return resolved, lines, changed, problems
+
+    def _find(self, artifact: Artifact) -> Found:
+        failures = self._unlisted()
+        for source in self._sources:
+            try:
+                return source.fetch(artifact)
+            except SourceError as error:
+                failures[source.name] = str(error)
+        raise SourceError(_places(failures))
+
+    def _check_one(self, artifact: Artifact) -> Problem | None:
+        failures = self._unlisted()
+        for source in self._sources:
+            try:
+                source.check(artifact)
+                return None
+            except RefusedError as error:
+                return self._refused(artifact, error)
+            except SourceError as error:
+                failures[source.name] = str(error)
+        return self._missing(artifact, SourceError(_places(failures)))
+
+    def _unlisted(self) -> dict[str, str]:
+        allowed = {source.name for source in self._sources}
+        return {name: "not in artifact_sources" for name in SOURCES if name not in allowed}
+
+    def _missing(self, artifact: Artifact, error: SourceError) -> Problem:
+        fix = f"place it at {self._cache.file(artifact)} or make one of the other sources work"
+        return Problem(f"artifact {artifact.name}", f"version {artifact.version} is nowhere: {error}", fix)
+
+    def _refused(self, artifact: Artifact, error: RefusedError) -> Problem:
+        return Problem(f"artifact {artifact.name}", str(error), "replace the file, or correct what it is compared with")
+
+
+def make_resolver(*, cache: str, sources: Sequence[str], repository: str, python: str, timeout: float) -> Resolver:
+    """A resolver with the sources named in ``artifact_sources``."""
+    store = Cache(Path(cache).expanduser())
+    known: dict[str, Source] = {
+        "cache": store,
+        "upstream": UpstreamSource(store, timeout),
+        "registries": Bundle(Path(repository), python),
+    }
+    return Resolver([known[name] for name in sources], store)
+
+
+def _places(failures: dict[str, str]) -> str:
+    return ", ".join(f"{name} ({failures[name]})" for name in SOURCES)
+
+
+def _described(artifact: Artifact, found: Found) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "path": str(found.path),
+        "sha256": found.sha256,
+        "source": found.source,
+        "kind": artifact.kind,
+        "version": artifact.version,
+        "node_roles": list(artifact.node_roles),
+    }
+    if not artifact.is_archive:
+        return {**row, "mode": artifact.mode, "dest": artifact.dest}
+    try:
+        images = archives.references(found.path)
+    except zlib.error as error:
+        raise RefusedError(f"{found.path} is not a readable image archive ({error})") from error
+    row["node_file"] = archives.node_file_name(artifact.file, found.path)
+    return {**row, "images": images} if artifact.kind == "images" else {**row, "image": images[0]}

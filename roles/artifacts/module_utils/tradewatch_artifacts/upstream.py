@@ -1,0 +1,138 @@
+"""Source 2: the project's own downloads, verified before they are kept."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from .cache import Cache
+from .checksums import expect, published, sha256_of
+from .model import Artifact, Found, RefusedError, SourceError, Upstream
+
+_IMAGE_TIMEOUT_SECONDS = 600
+
+
+class UpstreamSource:
+    """Files by HTTPS with a published or pinned checksum, images by skopeo; both kept in the cache.
+
+    Args:
+        cache: where downloads are kept.
+        timeout_seconds: how long a connection, or a silence within one, may take.
+    """
+
+    name = "upstream"
+
+    def __init__(self, cache: Cache, timeout_seconds: float) -> None:
+        self._cache = cache
+        self._timeout = timeout_seconds
+
+    def check(self, artifact: Artifact) -> None:
+        """Ask upstream whether it has the artifact, without downloading it.
+
+        Raises:
+            SourceError: it has not, or does not answer.
+        """
+        upstream = _upstream(artifact)
+        if upstream.image:
+            self._skopeo(["inspect", "--raw", _source_reference(upstream.image)], 3 * self._timeout)
+        else:
+            if upstream.checksum_url:
+                self._expected(upstream)
+            self._open(upstream.url, "HEAD").close()
+
+    def fetch(self, artifact: Artifact) -> Found:
+        """Download, verify, keep.
+
+        Raises:
+            SourceError: upstream has it not, or does not answer.
+            RefusedError: what came is not what the checksum says.
+        """
+        upstream = _upstream(artifact)
+        self._cache.directory.mkdir(parents=True, exist_ok=True)
+        partial = self._cache.directory / f"{artifact.file}.partial"
+        partial.unlink(missing_ok=True)
+        try:
+            if upstream.image:
+                sha256 = self._copy_image(artifact, upstream.image, partial)
+            else:
+                sha256 = self._download(upstream, partial)
+            path = self._cache.keep(artifact, partial, sha256)
+        finally:
+            partial.unlink(missing_ok=True)
+        return Found(path, sha256, self.name, f"{upstream.url or upstream.image}, sha256 {sha256}", changed=True)
+
+    def _download(self, upstream: Upstream, partial: Path) -> str:
+        # The checksum first: without it the download would be of no use.
+        expected, said_by = self._expected(upstream)
+        try:
+            with self._open(upstream.url, "GET") as answer, partial.open("wb") as file:
+                shutil.copyfileobj(answer, file, 1024 * 1024)
+        except OSError as error:
+            raise SourceError(f"{upstream.url}: {error}") from error
+        return expect(partial, expected, said_by, shown=upstream.url)
+
+    def _expected(self, upstream: Upstream) -> tuple[str, str]:
+        if upstream.sha256:
+            return upstream.sha256, "the table"
+        if not upstream.checksum_url:
+            raise SourceError(f"{upstream.url} has neither sha256 nor checksum_url in the table")
+        with self._open(upstream.checksum_url, "GET") as answer:
+            text = answer.read().decode("utf-8", "replace")
+        return published(text, unquote(urlsplit(upstream.url).path).rsplit("/", 1)[-1]), upstream.checksum_url
+
+    def _open(self, url: str, method: str) -> urllib.request._UrlopenRet:
+        try:
+            request = urllib.request.Request(url, method=method, headers={"User-Agent": "tradewatch"})
+            return urllib.request.urlopen(request, timeout=self._timeout)
+        except urllib.error.HTTPError as error:
+            raise SourceError(f"HTTP {error.code} from {url}") from error
+        except urllib.error.URLError as error:
+            raise SourceError(f"{url}: {error.reason}") from error
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{url}: {error}") from error
+
+    def _copy_image(self, artifact: Artifact, image: str, partial: Path) -> str:
+        target = f"docker-archive:{partial}:{_archive_reference(image, artifact.version)}"
+        self._skopeo(["copy", "--quiet", _source_reference(image), target], _IMAGE_TIMEOUT_SECONDS)
+        return sha256_of(partial)
+
+    def _skopeo(self, arguments: list[str], timeout_seconds: float) -> None:
+        command = ["skopeo", "--command-timeout", f"{timeout_seconds:.0f}s", *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds + 10, check=False)
+        except FileNotFoundError as error:
+            raise SourceError("skopeo is not installed on the control host") from error
+        except subprocess.TimeoutExpired as error:
+            raise SourceError(f"skopeo {arguments[0]} did not end within {timeout_seconds:.0f} s") from error
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise SourceError(f"skopeo {arguments[0]}: {last.rsplit('msg=', 1)[-1].strip(chr(34))}")
+
+
+def _upstream(artifact: Artifact) -> Upstream:
+    if artifact.upstream is None:
+        raise SourceError("the table gives no upstream")
+    if artifact.kind == "image" and not artifact.upstream.image:
+        raise RefusedError("upstream of kind image needs image:")
+    return artifact.upstream
+
+
+def _source_reference(image: str) -> str:
+    """skopeo refuses a reference with both a tag and a digest; the digest is the one that pins."""
+    name, at, digest = image.partition("@")
+    return f"{_without_tag(name)}@{digest}" if at else name
+
+
+def _archive_reference(image: str, version: str) -> str:
+    """The name inside the archive: the tag of the table, or its version where only a digest is given."""
+    name = image.removeprefix("docker://").partition("@")[0]
+    return name if _without_tag(name) != name else f"{name}:{version.replace('+', '-')}"
+
+
+def _without_tag(name: str) -> str:
+    head, colon, tag = name.rpartition(":")
+    return head if colon and "/" not in tag else name
