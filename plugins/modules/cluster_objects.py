@@ -23,8 +23,8 @@ DOCUMENTATION = r"""
 module: cluster_objects
 short_description: Apply a role's Kubernetes objects as one set
 description:
-  - Applies every object of a rendered manifest server-side, and removes what the role applied before and does not render
-    any more.
+  - Applies every object of a rendered manifest server-side, and removes what the role applied before and no longer
+    renders.
   - Reports a change only where an object's content differs afterwards; status and bookkeeping fields do not count.
   - In check mode the API server dry-runs the same requests. Where there is no API or no namespace yet, the result is
     what would be created, not an error.
