@@ -1,0 +1,197 @@
+"""The parts that every node has: containerd, images, kubelet, kube-proxy and kube-router."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from lab.k3s_standin import airgap, containerd, files, flags, host, paths, payload
+from lab.k3s_standin.api import ApiError, Client
+from lab.k3s_standin.config import Config
+from lab.k3s_standin.errors import StandinError
+from lab.k3s_standin.log import log
+from lab.k3s_standin.process import Group
+
+CONTAINERD_SECONDS = 60.0
+POLL_SECONDS = 0.5
+KUBELET_KUBECONFIG = paths.KUBERNETES / "kubelet.conf"
+_CNI_FILE = paths.CNI_CONFIG / "10-kuberouter.conflist"
+_CNI = {
+    "cniVersion": "0.3.1",
+    "name": "cbr0",
+    "plugins": [
+        {
+            "type": "bridge",
+            "name": "kubernetes",
+            "bridge": "kube-bridge",
+            "isDefaultGateway": True,
+            "hairpinMode": True,
+            "ipam": {"type": "host-local"},
+        },
+        {"type": "portmap", "capabilities": {"portMappings": True, "snat": True}},
+    ],
+}
+
+
+class Node:
+    """One node's own components; ``group`` keeps them running."""
+
+    def __init__(self, config: Config, address: str, group: Group) -> None:
+        self.config = config
+        self.address = address
+        self.importer = airgap.Importer()
+        self._group = group
+        self._systemd_cgroup = host.systemd_cgroup()
+
+    async def start_containerd(self) -> None:
+        """Start containerd and wait until it answers.
+
+        Raises:
+            StandinError: it does not within ``CONTAINERD_SECONDS``.
+        """
+        for folder in (paths.CONTAINERD_STATE, paths.CNI_CONFIG, paths.IMAGES, paths.POD_MANIFESTS):
+            folder.mkdir(parents=True, exist_ok=True)
+        containerd.write(self._systemd_cgroup)
+        self._group.start("containerd", containerd.command())
+        deadline = asyncio.get_running_loop().time() + CONTAINERD_SECONDS
+        while True:
+            try:
+                _, writer = await asyncio.open_unix_connection(str(paths.CONTAINERD_SOCKET))
+                writer.close()
+                return
+            except OSError:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise StandinError(f"containerd does not answer after {CONTAINERD_SECONDS:.0f} s") from None
+                await asyncio.sleep(POLL_SECONDS / 5)
+
+    def kubelet_ready_to_start(self) -> bool:
+        """Whether kubeadm has written what the kubelet reads."""
+        kubeconfigs = (KUBELET_KUBECONFIG, paths.KUBERNETES / "bootstrap-kubelet.conf")
+        written = any(path.exists() for path in kubeconfigs) and (paths.KUBELET / "config.yaml").exists()
+        return written and (paths.AGENT_CA.exists() or (paths.TLS / "ca.crt").exists())
+
+    def start_kubelet(self) -> None:
+        """Start the kubelet with kubeadm's configuration, k3s's defaults over it and the user's arguments over both."""
+        if not paths.AGENT_CA.exists():
+            files.write(paths.AGENT_CA, (paths.TLS / "ca.crt").read_bytes(), 0o644)
+        files.write_json(paths.KUBELET_DROPINS / "00-k3s-defaults.conf", self._kubelet_defaults())
+        bootstrap = paths.KUBERNETES / "bootstrap-kubelet.conf"
+        addresses = ",".join(filter(None, (self.address,)))
+        own = [
+            f"config={paths.KUBELET / 'config.yaml'}",
+            f"config-dir={paths.KUBELET_DROPINS}",
+            f"kubeconfig={KUBELET_KUBECONFIG}",
+            f"hostname-override={self.config.node_name}",
+            f"node-ip={addresses}",
+            *([f"bootstrap-kubeconfig={bootstrap}"] if bootstrap.exists() else []),
+            *([f"node-labels={','.join(self.config.node_labels)}"] if self.config.node_labels else []),
+            *([f"register-with-taints={','.join(self.config.node_taints)}"] if self.config.node_taints else []),
+            *(["v=4"] if self.config.debug else []),
+        ]
+        argv = flags.override([], own, self.config.component_arguments("kubelet"))
+        self._group.start("kubelet", [payload.program("kubelet"), *argv])
+
+    def start_network(self, cluster_cidr: str, service_cidr: str) -> None:
+        """Start kube-proxy and kube-router with the kubelet's identity."""
+        proxy = [
+            f"kubeconfig={KUBELET_KUBECONFIG}",
+            f"hostname-override={self.config.node_name}",
+            f"cluster-cidr={cluster_cidr}",
+            "proxy-mode=iptables",
+            "healthz-bind-address=127.0.0.1:10256",
+            "metrics-bind-address=127.0.0.1:10249",
+        ]
+        argv = flags.override([], proxy, self.config.component_arguments("kube-proxy"))
+        self._group.start("kube-proxy", [payload.program("kube-proxy"), *argv])
+        if not _CNI_FILE.exists():
+            files.write_json(_CNI_FILE, _CNI, 0o644)
+        router = [
+            f"--kubeconfig={KUBELET_KUBECONFIG}",
+            f"--hostname-override={self.config.node_name}",
+            f"--service-cluster-ip-range={service_cidr}",
+            "--run-router=true",
+            "--run-firewall=true",
+            "--run-service-proxy=false",
+            "--health-port=0",
+        ]
+        environment = {"KUBE_ROUTER_CNI_CONF_FILE": str(_CNI_FILE), "NODE_NAME": self.config.node_name}
+        self._group.start("kube-router", [payload.program("kube-router"), *router], environment)
+
+    def client(self, url: str) -> Client:
+        """The API as this node."""
+        return Client(url, paths.AGENT_CA, paths.KUBELET_CLIENT)
+
+    async def wait_until_registered(self, url: str) -> dict[str, Any]:
+        """Wait without a bound (systemd or Ansible has one) until the node is in the API and its kubelet is healthy."""
+        path = f"/api/v1/nodes/{self.config.node_name}"
+        while True:
+            if paths.KUBELET_CLIENT.exists() and await kubelet_healthy():
+                try:
+                    node: dict[str, Any] = await self.client(url).call("GET", path)
+                    return node
+                except (ApiError, OSError):
+                    pass
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def reconcile_labels(self, node: dict[str, Any], client: Client, extra: dict[str, str]) -> None:
+        """Set the configuration's labels on a node that is registered already (the kubelet sets them only once)."""
+        wanted = {**dict(label.split("=", 1) for label in self.config.node_labels), **extra}
+        labels = node["metadata"].get("labels", {})
+        changed = {key: value for key, value in wanted.items() if labels.get(key) != value}
+        if changed:
+            body = {"metadata": {"labels": changed}}
+            path = f"/api/v1/nodes/{self.config.node_name}"
+            try:
+                await client.call("PATCH", path, body, "application/merge-patch+json")
+            except ApiError as error:
+                log("error", f"node-label: cannot set {', '.join(changed)}: {error}")
+
+    def _kubelet_defaults(self) -> dict[str, Any]:
+        return {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "authentication": {
+                "anonymous": {"enabled": False},
+                "webhook": {"enabled": True},
+                "x509": {"clientCAFile": str(paths.AGENT_CA)},
+            },
+            "authorization": {"mode": "Webhook"},
+            "cgroupDriver": "systemd" if self._systemd_cgroup else "cgroupfs",
+            "containerRuntimeEndpoint": f"unix://{paths.CONTAINERD_SOCKET}",
+            "evictionHard": {"imagefs.available": "5%", "nodefs.available": "5%"},
+            "evictionMinimumReclaim": {"imagefs.available": "10%", "nodefs.available": "10%"},
+            "failSwapOn": False,
+            # Imported images have no registry to come back from, and containerd 1.6 knows no pinned images.
+            "imageGCHighThresholdPercent": 100,
+            "protectKernelDefaults": self.config.protect_kernel_defaults,
+            "resolvConf": host.resolv_conf(),
+            "serverTLSBootstrap": True,
+            "staticPodPath": str(paths.POD_MANIFESTS),
+        }
+
+
+async def kubelet_healthy() -> bool:
+    """Whether the kubelet's local health port says ok."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", 10248)
+        writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(200), 2.0)
+        writer.close()
+    except (OSError, TimeoutError):
+        return False
+    return b" 200 " in answer
+
+
+def state() -> dict[str, Any]:
+    """What was set up on this host; empty on a fresh one."""
+    try:
+        return files.read_json(paths.STATE)
+    except json.JSONDecodeError:
+        raise StandinError(f"{paths.STATE}: is damaged; reset this node") from None
+
+
+def save_state(value: dict[str, Any]) -> None:
+    """Remember what was set up."""
+    files.write_json(Path(paths.STATE), value)
