@@ -1,0 +1,111 @@
+"""`make lab` from zero, and what stands after it, seen from outside."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+
+from tests.e2e.conftest import LabUnderTest, wait_for
+
+ROLES = {"control-1": "control-plane", "collectors-1": "collectors", "trading-1": "trading", "analytics-1": "analytics"}
+NAMESPACES = {"crypto-collectors": "restricted", "crypto-trading": "restricted"}
+
+
+def test_make_lab_ends_with_the_table(lab: LabUnderTest) -> None:
+    table = lab.output[lab.output.index("Tradewatch lab") :]
+    for host in ROLES:
+        assert host in table
+    for word in ("Ready", "market-data-collector-coinbase", "prometheus", "site.yml", "verify.yml"):
+        assert word in table
+
+
+def test_a_second_make_lab_builds_nothing(lab: LabUnderTest) -> None:
+    started = time.monotonic()
+    output = lab.make("lab")
+    assert time.monotonic() - started < 480
+    assert "go build" not in output
+    assert "Debian" not in output
+
+
+def test_nodes_are_the_inventory_s(lab: LabUnderTest) -> None:
+    nodes = {node["metadata"]["name"]: node for node in lab.get("nodes")["items"]}
+    assert {name: node["metadata"]["labels"].get("tradewatch/role") for name, node in nodes.items()} == ROLES
+    for node in nodes.values():
+        assert {c["type"]: c["status"] for c in node["status"]["conditions"]}["Ready"] == "True"
+    taints = {name: [t["key"] for t in node["spec"].get("taints", [])] for name, node in nodes.items()}
+    assert taints["control-1"] == ["node-role.kubernetes.io/control-plane"]
+    assert not any(taints[name] for name in ROLES if name != "control-1")
+
+
+def test_namespaces_are_closed_by_default(lab: LabUnderTest) -> None:
+    for name, level in NAMESPACES.items():
+        labels = lab.get("namespace", name)["metadata"]["labels"]
+        assert labels["pod-security.kubernetes.io/enforce"] == level
+    for name in (*NAMESPACES, "crypto-monitoring"):
+        assert lab.get("resourcequota", "-n", name)["items"], name
+        assert lab.get("limitrange", "-n", name)["items"], name
+        denials = [p for p in lab.get("networkpolicy", "-n", name)["items"] if p["spec"]["podSelector"] == {}]
+        closed = {t for p in denials if not p["spec"].get("ingress") for t in p["spec"]["policyTypes"]}
+        assert closed >= {"Ingress", "Egress"}, name
+
+
+def test_restricted_namespace_refuses_a_root_pod(lab: LabUnderTest) -> None:
+    refused = lab.kubectl("-n", "crypto-trading", "run", "root", "--image=none", "--dry-run=server", code=1)
+    assert "violates PodSecurity" in refused
+
+
+def test_collector_is_a_target_because_its_service_is_annotated(lab: LabUnderTest) -> None:
+    def up() -> list[str]:
+        rows = lab.query('up{job="kubernetes-services-metrics", namespace="crypto-collectors"} == 1')
+        return [row["metric"]["service"] for row in rows]
+
+    wait_for("the collector's target", lambda: "market-data-collector-coinbase" in up())
+
+
+def test_market_data_flows_for_every_product(lab: LabUnderTest) -> None:
+    def flowing() -> bool:
+        rows = lab.query("sum by (product_id) (rate(market_data_messages_total[1m])) > 0")
+        return {row["metric"]["product_id"] for row in rows} >= {"BTC-USD", "ETH-USD"}
+
+    wait_for("messages for both products", flowing, 180)
+    [age] = lab.query("max(time() - market_data_last_event_timestamp_seconds)")
+    assert float(age["value"][1]) < 60
+
+
+def test_events_are_on_the_stream(lab: LabUnderTest) -> None:
+    # The password stays in the pod: the shell there reads it from its file into valkey-cli's environment.
+    password = json.loads((lab.directory / "secrets.json").read_text())["valkey_password"]
+    pod = lab.get("pod", "-n", "crypto-collectors", "-l", "app.kubernetes.io/name=valkey")["items"][0]
+    assert password not in json.dumps(pod)
+    command = [str(lab.directory / "bin/kubectl"), "--kubeconfig", str(lab.directory / "kubeconfig")]
+    script = "read REDISCLI_AUTH; export REDISCLI_AUTH; valkey-cli XLEN market_data:coinbase:BTC-USD"
+    name = pod["metadata"]["name"]
+    result = subprocess.run(
+        [*command, "-n", "crypto-collectors", "exec", "-i", name, "--", "sh", "-c", script],
+        input=password + "\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert int(result.stdout.strip()) > 0, result.stderr
+
+
+def test_prometheus_refuses_who_has_no_password(lab: LabUnderTest) -> None:
+    endpoint = lab.endpoints()["prometheus"]
+    code = subprocess.run(
+        ["curl", "-s", "--cacert", endpoint["ca_file"], "-o", "/dev/null", "-w", "%{http_code}", endpoint["url"]],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert code.stdout == "401"
+
+
+def test_secrets_are_in_no_file_that_others_read(lab: LabUnderTest) -> None:
+    secrets = json.loads((lab.directory / "secrets.json").read_text()).values()
+    for file in lab.directory.rglob("*"):
+        if file.is_file() and not file.is_symlink() and file.stat().st_size < 10_000_000:
+            readable = file.stat().st_mode & 0o077
+            if readable and any(value.encode() in file.read_bytes() for value in secrets):
+                raise AssertionError(f"{file} holds a secret and has mode {file.stat().st_mode & 0o777:o}")

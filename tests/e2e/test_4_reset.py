@@ -1,0 +1,33 @@
+"""`reset.yml` leaves the hosts as they were found; on the empty hosts a check run does not fail."""
+
+from __future__ import annotations
+
+from tests.e2e.conftest import LabUnderTest
+
+HOSTS = ["control-1", "collectors-1", "trading-1", "analytics-1"]
+# Files that are a host's own affair: its journal, its machine id, systemd's and APT's state.
+LISTING = (
+    "find /etc /usr /opt /root /var/lib -xdev -not -path '*/__pycache__*' -not -path '/var/lib/systemd/*'"
+    " -not -path '/root/.ansible*' -not -name '.ansible*' -printf '%p %y %m %l\\n' | sort"
+)
+
+
+def test_reset_leaves_the_hosts_as_they_were_found(lab: LabUnderTest) -> None:
+    fresh = lab.fresh_host_listing(LISTING)
+    lab.play("playbooks/reset.yml")
+    for host in HOSTS:
+        listing = set(lab.ssh(host, LISTING).splitlines())
+        assert not listing ^ fresh, f"{host}: {sorted(listing ^ fresh)[:20]}"
+        assert lab.ssh(host, "pgrep -f 'containerd-shim|kubelet|k3s' || true") == ""
+        assert lab.ssh(host, "iptables-save | grep -c KUBE || true").strip() == "0"
+        assert lab.ssh(host, "ip -brief link").count("\n") == 2, "links other than lo and eth0"
+        assert lab.ssh(host, "systemctl --failed --no-legend") == ""
+
+
+def test_a_second_reset_changes_nothing(lab: LabUnderTest) -> None:
+    assert sum(lab.play("playbooks/reset.yml").changed.values()) == 0
+
+
+def test_check_on_empty_hosts_does_not_fail(lab: LabUnderTest) -> None:
+    lab.play("site.yml", "--check", "--diff")
+    assert "k3s" not in lab.ssh("control-1", "ls /usr/local/bin /etc")

@@ -1,0 +1,59 @@
+"""The linters, each a test, and the rules that no linter knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.commands import run
+
+SOURCES = ("lab", "tests", "python_services", "plugins", "roles", "molecule")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ruff", "check", "."),
+        ("ruff", "format", "--check", "."),
+        ("mypy", "lab", "tests", "python_services/src"),
+        ("yamllint", "--strict", "."),
+        ("ansible-lint", "--offline", "--strict"),
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_linter_finds_nothing(command: tuple[str, ...]) -> None:
+    run(*command)
+
+
+def roles(repository: Path) -> list[Path]:
+    return sorted(path for path in (repository / "roles").iterdir() if path.is_dir())
+
+
+def test_every_role_states_its_arguments(repository: Path) -> None:
+    for role in roles(repository):
+        defaults = yaml.safe_load((role / "defaults/main.yml").read_text()) or {}
+        specs = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]
+        options = {name: option for spec in specs.values() for name, option in spec.get("options", {}).items()}
+        optional = {name for name, option in options.items() if not option.get("required")}
+        assert set(defaults) == optional, f"{role.name}: defaults and argument_specs differ"
+        for name, option in options.items():
+            assert option.get("description"), f"{role.name}: {name} has no description"
+            assert option.get("type"), f"{role.name}: {name} has no type"
+
+
+def test_every_role_has_a_molecule_scenario(repository: Path) -> None:
+    # k3s_node is the common part of k3s_server and k3s_agent, whose scenarios run it; preflight has tests/preflight.
+    covered_elsewhere = {"k3s_node", "preflight"}
+    scenarios = {path.parent.name for path in (repository / "molecule").glob("*/molecule.yml")}
+    missing = {role.name for role in roles(repository)} - covered_elsewhere - scenarios
+    assert not missing, f"roles without a scenario: {sorted(missing)}"
+
+
+def test_collections_are_those_that_the_venv_carries(repository: Path) -> None:
+    wanted = yaml.safe_load((repository / "requirements.yml").read_text())["collections"]
+    listed = run("ansible-galaxy", "collection", "list", "--format", "yaml")
+    carried = next(iter(yaml.safe_load(listed[listed.index("/") :]).values()))
+    for collection in wanted:
+        assert carried[collection["name"]]["version"] == collection["version"], collection["name"]
