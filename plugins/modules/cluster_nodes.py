@@ -160,7 +160,7 @@ def run(module: AnsibleModule) -> Object:
             raise
         module.warn(f"{error}; would label {', '.join(nodes)}")
         return {"changed": bool(nodes), "nodes": sorted(nodes)}
-    unregistered = {"metadata": {}, "spec": {}}
+    unregistered: Object = {"metadata": {}, "spec": {}}
     diffs = {
         name: reconcile(api, name, wanted, live.get(name, unregistered), parameters, dry_run)
         for name, wanted in nodes.items()

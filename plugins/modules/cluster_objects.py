@@ -439,7 +439,7 @@ class ObjectSet:
         for state in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
             if state.get("ready"):
                 continue
-            reason = next(iter(state.get("state", {}).values()), {})
+            reason: Object = next(iter(state.get("state", {}).values()), {})
             yield f"    container {state['name']}: {json.dumps(reason)}, {state.get('restartCount', 0)} restarts"
             query = [("container", state["name"]), ("tailLines", "15")]
             waiting_after_crash = "waiting" in state.get("state", {}) and state.get("restartCount", 0) > 0
