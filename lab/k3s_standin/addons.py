@@ -311,8 +311,11 @@ spec:
         - name: local-path-provisioner
           image: @PROVISIONER@
           imagePullPolicy: IfNotPresent
-          args: [start, --config, /etc/config/config.json, --service-account-name, local-path-provisioner-service-account,
-                 --helper-image, "@BUSYBOX@"]
+          args:
+            - start
+            - --config=/etc/config/config.json
+            - --service-account-name=local-path-provisioner-service-account
+            - --helper-image=@BUSYBOX@
           env:
             - name: POD_NAMESPACE
               valueFrom: {fieldRef: {fieldPath: metadata.namespace}}

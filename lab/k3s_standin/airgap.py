@@ -12,6 +12,8 @@ from lab.k3s_standin.log import log
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 POLL_SECONDS = 3.0
 NAMESPACE = "k8s.io"
+# Debian's apt is on every Debian host and reads gzip and zstd; containerd 1.6's own import reads no zstd.
+_DECOMPRESS = ("/usr/lib/apt/apt-helper", "cat-file")
 # containerd 2's CRI never collects images with this label; 1.6 ignores it (the kubelet's collection is off instead).
 _PINNED = "io.cri-containerd.pinned=pinned"
 
@@ -34,7 +36,7 @@ class Importer:
                     continue
             self._done[path] = signature
             try:
-                await process.run(_ctr("images", "import", str(path)))
+                await _import(path)
                 names = await process.run(_ctr("images", "list", "--quiet"))
                 log("info", f"imported images from {path}")
                 await self._pin(names.split())
@@ -61,6 +63,13 @@ class Importer:
     async def _pin(self, names: list[str]) -> None:
         for name in names:
             await process.run(_ctr("images", "label", name, _PINNED))
+
+
+async def _import(path: Path) -> None:
+    if path.suffix == ".tar":
+        await process.run(_ctr("images", "import", str(path)))
+    else:
+        await process.pipe([*_DECOMPRESS, str(path)], _ctr("images", "import", "-"))
 
 
 def _signature(path: Path) -> Signature | None:

@@ -16,7 +16,10 @@ ENDPOINT = f"127.0.0.1:{PORT}"
 CONNECT_SECONDS = 2.0
 REFRESH_SECONDS = 15.0
 _CHUNK = 1 << 16
-_SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3Dkubernetes"
+_SLICES = (
+    "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+    "?labelSelector=kubernetes.io%2Fservice-name%3Dkubernetes"
+)
 
 Address = tuple[str, int]
 

@@ -57,11 +57,11 @@ def _run(command: str, rest: Sequence[str]) -> int:
         return _serve(configuration.load(command, rest, socket.gethostname()))
     elif command == "kubectl":
         os.environ.setdefault("KUBECONFIG", str(paths.ADMIN_KUBECONFIG))
-        os.execv(payload.program("kubectl"), ["kubectl", *rest])
+        os.execv(payload.program("kubectl"), ["kubectl", *rest])  # noqa: S606 - replaces this process
     elif command == "ctr":
         os.environ.setdefault("CONTAINERD_ADDRESS", str(paths.CONTAINERD_SOCKET))
         os.environ.setdefault("CONTAINERD_NAMESPACE", NAMESPACE)
-        os.execvp("ctr", ["ctr", *rest])
+        os.execvp("ctr", ["ctr", *rest])  # noqa: S606 - replaces this process
     elif command == "etcd-snapshot":
         return _etcd_snapshot(rest)
     else:

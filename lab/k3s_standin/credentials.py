@@ -1,4 +1,4 @@
-"""Files of a server that hold or describe secrets: tokens, the administrator's kubeconfig, encryption at rest, who may ask anonymously."""
+"""Files of a server about who may do what: tokens, the administrator's kubeconfig, encryption at rest, anonymity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.k3s_standin.config import Config
 from lab.k3s_standin.discovery import Cluster
 from lab.k3s_standin.errors import StandinError
 
-ENCRYPTION_SECRET = "k3s-standin-encryption"
+ENCRYPTION_SECRET = "k3s-standin-encryption"  # noqa: S105 - a name
 _SECRETS = "/api/v1/namespaces/kube-system/secrets"
 # k3s answers nobody anonymously. kubeadm's discovery needs the one public ConfigMap, health checks need no identity.
 _ANONYMOUS_PATHS = (

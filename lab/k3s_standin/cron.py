@@ -1,4 +1,4 @@
-"""Cron schedules as k3s takes them for etcd snapshots: five fields (minute hour day month weekday), or ``@hourly`` etc."""
+"""Cron schedules as k3s takes them for etcd snapshots: minute, hour, day, month, weekday; or ``@hourly`` and so on."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def check() -> None:
 
 
 def prepare() -> None:
-    """Load kernel modules and set forwarding, each where possible: what matters is the effect, which later steps show."""
+    """Load kernel modules and set forwarding where possible: what matters is the effect, which later steps show."""
     for module in _MODULES:
         subprocess.run(["modprobe", module], capture_output=True, check=False)
     for name, value in _SETTINGS.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -78,13 +79,12 @@ class Node:
             files.write(paths.AGENT_CA, (paths.TLS / "ca.crt").read_bytes(), 0o644)
         files.write_json(paths.KUBELET_DROPINS / "00-k3s-defaults.conf", self._kubelet_defaults())
         bootstrap = paths.KUBERNETES / "bootstrap-kubelet.conf"
-        addresses = ",".join(filter(None, (self.address,)))
         own = [
             f"config={paths.KUBELET / 'config.yaml'}",
             f"config-dir={paths.KUBELET_DROPINS}",
             f"kubeconfig={KUBELET_KUBECONFIG}",
             f"hostname-override={self.config.node_name}",
-            f"node-ip={addresses}",
+            f"node-ip={self.address}",
             *([f"bootstrap-kubeconfig={bootstrap}"] if bootstrap.exists() else []),
             *([f"node-labels={','.join(self.config.node_labels)}"] if self.config.node_labels else []),
             *([f"register-with-taints={','.join(self.config.node_taints)}"] if self.config.node_taints else []),
@@ -124,15 +124,17 @@ class Node:
         return Client(url, paths.AGENT_CA, paths.KUBELET_CLIENT)
 
     async def wait_until_registered(self, url: str) -> dict[str, Any]:
-        """Wait without a bound (systemd or Ansible has one) until the node is in the API and its kubelet is healthy."""
+        """Wait until the node is in the API with a pod network, and its kubelet is healthy.
+
+        Without a bound: whoever started the unit has one.
+        """
         path = f"/api/v1/nodes/{self.config.node_name}"
         while True:
             if paths.KUBELET_CLIENT.exists() and await kubelet_healthy():
-                try:
+                with contextlib.suppress(ApiError, OSError):
                     node: dict[str, Any] = await self.client(url).call("GET", path)
-                    return node
-                except (ApiError, OSError):
-                    pass
+                    if node["spec"].get("podCIDR"):
+                        return node
             await asyncio.sleep(POLL_SECONDS)
 
     async def reconcile_labels(self, node: dict[str, Any], client: Client, extra: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Child processes that are kept running: their output goes to the log, their death is logged, they are started again."""
+"""Child processes that are kept running: their output goes to the log, their death too, and they start again."""
 
 from __future__ import annotations
 
@@ -166,3 +166,27 @@ async def run(
         last = (output.strip().splitlines() or ["see the lines above"])[-1]
         raise StandinError(f"{os.path.basename(argv[0])} {argv[1] if len(argv) > 1 else ''}: exit code {code}: {last}")
     return output
+
+
+async def pipe(source: Sequence[str], sink: Sequence[str]) -> None:
+    """Run ``source | sink``.
+
+    Raises:
+        StandinError: either failed; the message holds the last line that it printed.
+    """
+    reader, writer = os.pipe()
+    try:
+        first = await asyncio.create_subprocess_exec(
+            *_TIED, *source, stdin=asyncio.subprocess.DEVNULL, stdout=writer, stderr=asyncio.subprocess.PIPE
+        )
+        second = await asyncio.create_subprocess_exec(
+            *_TIED, *sink, stdin=reader, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+    finally:
+        os.close(reader)
+        os.close(writer)
+    (_, errors), (output, _) = await asyncio.gather(first.communicate(), second.communicate())
+    for argv, process, text in ((source, first, errors), (sink, second, output)):
+        if process.returncode != 0:
+            last = (text.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+            raise StandinError(f"{os.path.basename(argv[0])}: exit code {process.returncode}: {last}")

@@ -1,7 +1,7 @@
 """The part of YAML that k3s configuration files are written in, read strictly (the hosts have no YAML library).
 
-Accepted: one mapping at the top; values are scalars (plain or quoted), lists (block or ``[a, b]``) of scalars, or one more
-level of mapping; comments. A whole file in JSON is accepted too. Anything else is refused with file and line.
+Accepted: one mapping at the top; values are scalars (plain or quoted), lists (block or ``[a, b]``) of scalars, or one
+more level of mapping; comments. A whole file in JSON is accepted too. Anything else is refused with file and line.
 """
 
 from __future__ import annotations
