@@ -10,7 +10,7 @@ from enum import StrEnum
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 
-from tradewatch.collectors.exchanges.protocol import Exchange, FrameError, FrameReason
+from tradewatch.collectors.exchanges.protocol import Exchange, Frame, FrameError, FrameReason
 from tradewatch.collectors.metrics import CollectionMetrics, FeedReason, ReconnectReason
 from tradewatch.common.events import MarketDataEvent
 from tradewatch.common.logging import Throttle, get_logger
@@ -46,7 +46,7 @@ class _Ended(Exception):
 class Feed:
     """Connects, subscribes, checks sequence numbers and hands events on, until the connection has to be given up.
 
-    `accept` takes each event with its channel and says whether it was of use; `advanced` is called for every frame.
+    `accept` takes each event with its frame and says whether it was of use; `advanced` is called for every frame.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Feed:
         exchange: Exchange,
         url: str,
         metrics: CollectionMetrics,
-        accept: Callable[[str, MarketDataEvent], bool],
+        accept: Callable[[Frame, MarketDataEvent], bool],
         advanced: Callable[[], None],
         limits: FeedLimits,
     ) -> None:
@@ -130,6 +130,8 @@ class Feed:
             self._advanced()
             now = time.monotonic()
             self.last_frame_at = now
+            if now - event_at > self._limits.event_seconds:
+                raise _Ended(ReconnectReason.NO_DATA)
             try:
                 frame = self._exchange.parse(data, datetime.now(UTC))
             except FrameError as error:
@@ -149,10 +151,8 @@ class Feed:
             for reason in frame.rejected:
                 self._count(reason, len(data))
             for event in frame.events:
-                if self._accept(frame.channel, event):
+                if self._accept(frame, event):
                     event_at = now
-            if now - event_at > self._limits.event_seconds:
-                raise _Ended(ReconnectReason.NO_DATA)
 
     def _check_sequence(self, expected: int | None, sequence: int) -> int | None:
         """The number that must follow, or None for a message to leave out because it comes late or again.

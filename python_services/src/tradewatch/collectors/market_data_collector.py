@@ -9,9 +9,9 @@ from pydantic import BeforeValidator, Field, SecretStr
 
 from tradewatch.collectors.event_filter import EventFilter
 from tradewatch.collectors.exchanges import EXCHANGES
-from tradewatch.collectors.exchanges.protocol import Exchange
+from tradewatch.collectors.exchanges.protocol import Exchange, Frame
 from tradewatch.collectors.feed import Feed, FeedLimits
-from tradewatch.collectors.metrics import CollectionMetrics, ReconnectReason
+from tradewatch.collectors.metrics import CollectionMetrics, FilterReason, ReconnectReason
 from tradewatch.common import bus, service
 from tradewatch.common.backoff import Backoff
 from tradewatch.common.events import MarketDataEvent, encode, new_trace_id, stream_name
@@ -91,10 +91,18 @@ class MarketDataCollectorSettings(CommonSettings):
         description="entries kept in memory while Valkey is away; then the oldest go",
     )
     data_max_age_seconds: float = Field(
-        default=60.0, gt=0, le=86_400, description="age of a product's newest event above which /readyz fails"
+        default=60.0,
+        allow_inf_nan=False,
+        gt=0,
+        le=86_400,
+        description="age of a product's newest event above which /readyz fails",
     )
     heartbeat_timeout_seconds: float = Field(
-        default=5.0, gt=0, le=60, description="silence of the exchange after which the connection is given up"
+        default=5.0,
+        allow_inf_nan=False,
+        gt=0,
+        le=60,
+        description="silence of the exchange after which the connection is given up",
     )
     max_frame_bytes: int = Field(
         default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="largest message taken from the exchange"
@@ -133,18 +141,10 @@ class MarketDataCollector:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Collect until `stop` is set, then write out what is buffered."""
-        writing = asyncio.create_task(self._writer.run(stop), name="writer")
-        try:
-            await service.until_stopped(stop, self._collect())
-        finally:
-            # Reached on `stop`, on an error and on cancellation at the end of the drain: the writer ends last, and
-            # by itself unless this task is cancelled.
-            if not stop.is_set():
-                writing.cancel()
-            try:
-                await writing
-            finally:
-                writing.cancel()
+        async with asyncio.TaskGroup() as tasks:
+            # On `stop` collecting ends at once and the writer when its buffer is empty; if either fails both end.
+            tasks.create_task(self._writer.run(stop), name="writer")
+            tasks.create_task(service.until_stopped(stop, self._collect()), name="collector")
 
     async def _collect(self) -> None:
         while True:
@@ -164,9 +164,12 @@ class MarketDataCollector:
             self._liveness.beat(LIVENESS_LOOP)
             await asyncio.sleep(delay)
 
-    def _accept(self, channel: str, event: MarketDataEvent) -> bool:
+    def _accept(self, frame: Frame, event: MarketDataEvent) -> bool:
         refused = self._filter.judge(event)
         if refused is not None:
+            if frame.snapshot and refused is FilterReason.DUPLICATE_TRADE:
+                # Every reconnect's snapshot repeats what is known; that is how gaps are repaired, not an error.
+                return False
             self._metrics.errors[refused].inc()
             held = self._throttle.admit(refused.value)
             if held is not None:
@@ -174,7 +177,7 @@ class MarketDataCollector:
             return False
         product_id = event.product_id
         self._writer.publish(self._streams[product_id], encode(event))
-        self._metrics.messages[product_id, channel].inc(1, {"trace_id": event.trace_id})
+        self._metrics.messages[product_id, frame.channel].inc(1, {"trace_id": event.trace_id})
         at = event.exchange_time.timestamp()
         if at > self._newest.get(product_id, 0.0):
             self._newest[product_id] = at

@@ -235,8 +235,9 @@ class _FieldReader:
         return self._number(name, self._fields[name], allow_zero=True) if name in self._fields else None
 
     def time(self, name: str) -> datetime:
+        text = self.text(name)
         try:
-            return parse_time(self.text(name))
+            return parse_time(text)
         except ValueError as error:
             raise EventDecodeError(f"{name}: {error}") from None
 

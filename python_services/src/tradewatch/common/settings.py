@@ -62,7 +62,7 @@ class CommonSettings(BaseSettings):
         BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
     ] = Field(default="info", description="debug, info, warning or error")
     drain_seconds: float = Field(
-        default=10.0, gt=0, le=300, description="how long a stopping service may finish its work"
+        default=10.0, allow_inf_nan=False, gt=0, le=300, description="how long a stopping service may finish its work"
     )
 
     @classmethod

@@ -92,7 +92,10 @@ class Coinbase:
                 accepted.append(read(item, envelope))
             except _Rejected as error:
                 rejected.append(error.reason)
-        return Frame(channel, sequence, tuple(accepted), tuple(rejected))
+        # Snapshots of trades come newest first; streams are to be in the order of time.
+        accepted.sort(key=_order)
+        snapshot = any(isinstance(event, dict) and event.get("type") == "snapshot" for event in events)
+        return Frame(channel, sequence, tuple(accepted), tuple(rejected), snapshot)
 
     def _ticker(self, item: dict[str, Any], envelope: "_Envelope") -> Ticker:
         best_bid = _optional(item, "best_bid", ItemReason.BAD_PRICE)
@@ -164,6 +167,10 @@ class _Envelope:
         self.time = time
         self.received_time = received_time
         self.sequence = sequence
+
+
+def _order(event: MarketDataEvent) -> tuple[datetime, int]:
+    return event.exchange_time, int(event.trade_id) if isinstance(event, Trade) else 0
 
 
 def _items(events: list[Any], name: str) -> Iterator[Any]:

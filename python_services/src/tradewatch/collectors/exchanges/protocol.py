@@ -46,13 +46,15 @@ class Frame:
     """What one WebSocket message said.
 
     `sequence` counts the messages of the connection across channels, None where the exchange has no such number.
-    `error` is the exchange's own complaint, such as about a subscription.
+    `snapshot` says that the events are the present state, sent in answer to a subscription, which may repeat known
+    ones. `error` is the exchange's own complaint, such as about a subscription.
     """
 
     channel: str
     sequence: int | None
     events: tuple[MarketDataEvent, ...] = ()
     rejected: tuple[ItemReason, ...] = ()
+    snapshot: bool = False
     error: str | None = None
 
 

@@ -50,7 +50,9 @@ class Market:
         self._metrics = metrics
         self._liveness = liveness
         step = len(products) / ticks_per_second
-        self._processes = [PriceProcess(seed, product, step) for product in products]
+        # Trade ids never fall, not even over a restart: microseconds pass faster than trades are made.
+        first_trade_id = time.time_ns() // 1000
+        self._processes = [PriceProcess(seed, product, step, first_trade_id) for product in products]
         self._turn = 0
         self.last_tick_at = time.monotonic()
         # Every product has a price before the first subscriber comes.

@@ -7,7 +7,7 @@ weeks stays at sensible prices). It is advanced by its exact discretisation over
 
     X' = X exp(-theta dt) + sigma sqrt((1 - exp(-2 theta dt)) / (2 theta)) N(0, 1)
 
-A product's n-th tick depends only on (seed, product, step, n), never on the clock.
+The prices and sizes of a product's n-th tick depend only on (seed, product, step, n), never on the clock.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ class Tick:
 class PriceProcess:
     """The endless sequence of a product's ticks, `step_seconds` of market time apart."""
 
-    def __init__(self, seed: int, product_id: str, step_seconds: float) -> None:
+    def __init__(self, seed: int, product_id: str, step_seconds: float, first_trade_id: int = 1) -> None:
         step = min(step_seconds, MAX_STEP_SECONDS)
         self._product_id = product_id
         # A string seed goes through SHA-512, so it is the same on every Python and machine.
@@ -58,7 +58,7 @@ class PriceProcess:
         self._decay = math.exp(-THETA * step)
         self._spread_of_step = SIGMA * math.sqrt((1.0 - math.exp(-2.0 * THETA * step)) / (2.0 * THETA))
         self._x = 0.0
-        self._trade_id = 0
+        self._trade_id = first_trade_id - 1
         # Five significant digits before the increment: 0.01 for BTC, 0.00001 for DOGE.
         self.increment = Decimal(1).scaleb(max(-8, min(0, math.floor(math.log10(self._anchor)) - 6)))
 

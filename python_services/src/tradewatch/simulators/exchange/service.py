@@ -23,7 +23,9 @@ class ExchangeSimulatorSettings(CommonSettings):
 
     seed: int = Field(default=1, ge=0, le=2**63 - 1, description="the same seed gives the same prices")
     products: ProductIds = Field(default=("BTC-USD", "ETH-USD"), description="comma separated product ids")
-    ticks_per_second: float = Field(default=10.0, ge=0.01, le=20_000, description="matches a second, over all products")
+    ticks_per_second: float = Field(
+        default=10.0, allow_inf_nan=False, ge=0.01, le=20_000, description="matches a second, over all products"
+    )
     websocket_port: int = Field(default=8081, ge=0, le=65535, description="port of the WebSocket feed")
 
 

