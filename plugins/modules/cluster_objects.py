@@ -268,6 +268,21 @@ def content(item: Object | None) -> Object | None:
     return kept
 
 
+class _BlockDumper(yaml.SafeDumper):
+    """Writes a text of several lines as such, so that a changed line of a configuration is one line of the diff."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_BlockDumper.add_representer(str, _represent_text)
+
+
+def _as_yaml(item: Object | None) -> str:
+    return yaml.dump(item, Dumper=_BlockDumper, sort_keys=True) if item else ""
+
+
 def shown(before: Object | None, after: Object | None) -> Object:
     """One entry of Ansible's diff. A Secret's values are never in it, only which keys changed."""
     before, after = content(before), content(after)
@@ -282,8 +297,8 @@ def shown(before: Object | None, after: Object | None) -> Object:
     return {
         "before_header": header,
         "after_header": header,
-        "before": yaml.safe_dump(before, sort_keys=True) if before else "",
-        "after": yaml.safe_dump(after, sort_keys=True) if after else "",
+        "before": _as_yaml(before),
+        "after": _as_yaml(after),
     }
 
 
