@@ -16,7 +16,7 @@ ENDPOINT = f"127.0.0.1:{PORT}"
 CONNECT_SECONDS = 2.0
 REFRESH_SECONDS = 15.0
 _CHUNK = 1 << 16
-_SLICES = (
+ENDPOINT_SLICES = (
     "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
     "?labelSelector=kubernetes.io%2Fservice-name%3Dkubernetes"
 )
@@ -55,7 +55,7 @@ class Balancer:
         """Keep the list equal to the endpoints of the service ``kubernetes``."""
         while True:
             with contextlib.suppress(ApiError):
-                self.update(endpoints(await client.call("GET", _SLICES)))
+                self.update(endpoints(await client.call("GET", ENDPOINT_SLICES)))
             await asyncio.sleep(REFRESH_SECONDS)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -24,7 +24,7 @@ API = "kubeadm.k8s.io/v1beta4"
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 # We start every component ourselves and bring CoreDNS and kube-proxy; k3s marks its servers in its own way.
 _INIT_SKIP = ["preflight", "addon", "mark-control-plane", "show-join-command"]
-_JOIN_SKIP = ["preflight", "control-plane-join/mark-control-plane"]
+_JOIN_SKIP = ["preflight", "check-etcd", "etcd-join", "control-plane-join/mark-control-plane"]
 _MOUNT = f'mount --bind "$0" {ETC} && exec "$@"'
 
 
@@ -130,10 +130,19 @@ async def renew_serving_certificate(config: Config, node_ip: str, sans: Sequence
     """Make the API server's certificate again, for other names."""
     for suffix in ("crt", "key"):
         (paths.TLS / f"apiserver.{suffix}").unlink(missing_ok=True)
+    await _phase(config, node_ip, sans, "certs", "apiserver")
+
+
+async def write_etcd_manifest(config: Config, node_ip: str, sans: Sequence[str]) -> None:
+    """The manifest of a member on this node, as kubeadm would write it for a cluster of one."""
+    await _phase(config, node_ip, sans, "etcd", "local")
+
+
+async def _phase(config: Config, node_ip: str, sans: Sequence[str], *phase: str) -> None:
     with tempfile.TemporaryDirectory(prefix="standin-", dir=paths.RUN) as folder:
         file = Path(folder) / "kubeadm.json"
         _write(file, init_documents(config, node_ip, payload.about().version.partition("+")[0], sans))
-        await _kubeadm("init", "phase", "certs", "apiserver", "--config", str(file))
+        await _kubeadm("init", "phase", *phase, "--config", str(file))
 
 
 def component_command(component: str) -> list[str] | None:

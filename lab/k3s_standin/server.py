@@ -10,6 +10,7 @@ import secrets
 from lab.k3s_standin import (
     addons,
     credentials,
+    etcd,
     files,
     flags,
     host,
@@ -22,7 +23,7 @@ from lab.k3s_standin import (
     tokens,
 )
 from lab.k3s_standin.api import ApiError, Client
-from lab.k3s_standin.balancer import Balancer
+from lab.k3s_standin.balancer import ENDPOINT_SLICES, Balancer, endpoints
 from lab.k3s_standin.config import Config
 from lab.k3s_standin.deploy import Deployer
 from lab.k3s_standin.discovery import Cluster
@@ -46,6 +47,7 @@ class Server:
         self._state = node.state()
         if self._state and self._state.get("role") != "server":
             raise StandinError(f"this host was set up as {self._state.get('role')}: reset it to make it a server")
+        self._etcd_flags: list[str] = self._state.get("etcd_flags", [])
         self._config = dataclasses.replace(config, token=self._settle_token(config))
         self._address = host.node_ip(config)
         self._names = host.serving_names(config, self._address)
@@ -94,6 +96,8 @@ class Server:
         setup = asyncio.create_task(work)
         try:
             while not setup.done():
+                if cluster is not None and not self._etcd_flags and etcd.certificates_exist():
+                    await self._join_etcd(cluster)
                 self._start_what_is_written()
                 await asyncio.sleep(POLL_SECONDS)
             await setup
@@ -106,6 +110,15 @@ class Server:
         credentials.write_tokens(tokens.parse(self._config.token)[0])
         self._save_state()
 
+    async def _join_etcd(self, cluster: Cluster) -> None:
+        certificate = paths.TLS / "apiserver-kubelet-client.crt"
+        client = Client(cluster.url, cluster.ca_pem, certificate, certificate.with_suffix(".key"))
+        servers = [name for name, _ in endpoints(await client.call("GET", ENDPOINT_SLICES)) if name != self._address]
+        identifier, self._etcd_flags = await etcd.add_learner(servers, self._config.node_name, self._address)
+        await kubeadm.write_etcd_manifest(self._config, self._address, self._names)
+        self._start_component("etcd")
+        await etcd.promote(servers, identifier)
+
     async def _start(self) -> None:
         self._write_settings(None)
         if self._state.get("names") != self._names:
@@ -114,7 +127,7 @@ class Server:
         self._start_what_is_written()
 
     def _save_state(self) -> None:
-        node.save_state({"role": "server", "names": self._names})
+        node.save_state({"role": "server", "names": self._names, "etcd_flags": self._etcd_flags})
 
     def _write_settings(self, cluster: Cluster | None) -> None:
         files.write_json(paths.AUTHENTICATION_CONFIG, credentials.authentication_config())
@@ -122,13 +135,15 @@ class Server:
 
     def _start_what_is_written(self) -> None:
         for component in kubeadm.COMPONENTS:
-            if not self._group.running(component):
-                base = kubeadm.component_command(component)
-                if base is not None:
-                    argv = flags.override(base, self._own_flags(component), self._user_flags(component))
-                    self._group.start(component, [payload.program(component), *argv])
+            self._start_component(component)
         if not self._group.running("kubelet") and self._node.kubelet_ready_to_start():
             self._node.start_kubelet()
+
+    def _start_component(self, component: str) -> None:
+        base = kubeadm.component_command(component)
+        if base is not None and not self._group.running(component):
+            argv = flags.override(base, self._own_flags(component), self._user_flags(component))
+            self._group.start(component, [payload.program(component), *argv])
 
     def _own_flags(self, component: str) -> list[str]:
         own = ["v=4"] if self._config.debug and component != "etcd" else []
@@ -141,8 +156,10 @@ class Server:
                 own.append(f"encryption-provider-config={paths.ENCRYPTION_CONFIG}")
             if self._config.bind_address:
                 own.append(f"bind-address={self._config.bind_address}")
-        elif component == "etcd" and self._config.etcd_expose_metrics:
-            own.append(f"listen-metrics-urls=http://127.0.0.1:2381,http://{self._address}:2381")
+        elif component == "etcd":
+            own += self._etcd_flags
+            if self._config.etcd_expose_metrics:
+                own.append(f"listen-metrics-urls=http://127.0.0.1:2381,http://{self._address}:2381")
         elif component in ("kube-controller-manager", "kube-scheduler"):
             own.append("profiling=false")
         return own

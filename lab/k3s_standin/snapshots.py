@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.k3s_standin import cron, paths, payload, process
+from lab.k3s_standin import cron, etcd, process
 from lab.k3s_standin.errors import StandinError
 from lab.k3s_standin.log import log
 
@@ -38,17 +38,9 @@ async def save(folder: Path, prefix: str, node: str) -> Path:
         raise StandinError(f"--name: {prefix!r} may hold only letters, digits, '.', '_' and '-'")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     target = folder / f"{prefix}-{node}-{int(time.time())}"
-    etcd = paths.TLS / "etcd"
-    client = [
-        payload.program("etcdctl"),
-        "--endpoints=https://127.0.0.1:2379",
-        f"--cacert={etcd / 'ca.crt'}",
-        f"--cert={etcd / 'client.crt'}",
-        f"--key={etcd / 'client.key'}",
-    ]
     partial = folder / f".{target.name}{_PARTIAL}"
     try:
-        await process.run([*client, "snapshot", "save", str(partial)])
+        await process.run([*etcd.client_command(["127.0.0.1"]), "snapshot", "save", str(partial)])
         partial.chmod(0o600)
         partial.rename(target)
     finally:
