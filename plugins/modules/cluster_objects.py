@@ -439,10 +439,10 @@ class ObjectSet:
         labels = workload["spec"]["selector"]["matchLabels"]
         selector = ",".join(f"{name}={value}" for name, value in labels.items())
         pods = self.api.items(f"/api/v1/namespaces/{namespace}/pods", [("labelSelector", selector)])
-        names = {pod["metadata"]["name"] for pod in pods} | {key[2]}
         for event in self.api.items(f"/api/v1/namespaces/{namespace}/events"):
             involved = event.get("involvedObject", {}).get("name", "")
-            if event.get("type") != "Normal" and (involved in names or involved.startswith(f"{key[2]}-")):
+            # The workload's own, its pods' and its volume claims' names all hold its name.
+            if event.get("type") != "Normal" and key[2] in involved:
                 lines.append(f"  event {involved}: {event.get('reason')}: {event.get('message')}")
         for pod in pods:
             lines += self._report_pod(namespace, pod)
