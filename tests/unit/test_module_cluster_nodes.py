@@ -1,0 +1,45 @@
+"""What a node lacks, and what of it is not ours to touch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from plugins.modules import cluster_nodes
+
+LABELS = ["tradewatch/role"]
+TAINTS = ["node-role.kubernetes.io/control-plane"]
+OURS = {"key": TAINTS[0], "effect": "NoSchedule"}
+THEIRS = {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}
+
+
+def node(labels: dict[str, str], *taints: dict[str, str]) -> dict[str, Any]:
+    return {"metadata": {"labels": labels, "resourceVersion": "7"}, "spec": {"taints": list(taints)}}
+
+
+def difference(live: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    patch: dict[str, Any] = cluster_nodes.difference(live, wanted, LABELS, TAINTS)
+    return patch
+
+
+def test_a_node_as_wanted_is_left_alone() -> None:
+    live = node({"tradewatch/role": "trading", "other": "x"}, THEIRS)
+    assert difference(live, {"labels": {"tradewatch/role": "trading"}}) == {}
+
+
+def test_a_host_that_moved_gets_its_new_label_and_loses_the_taint() -> None:
+    live = node({"tradewatch/role": "control-plane"}, OURS, THEIRS)
+    assert difference(live, {"labels": {"tradewatch/role": "trading"}}) == {
+        "metadata": {"labels": {"tradewatch/role": "trading"}, "resourceVersion": "7"},
+        "spec": {"taints": [THEIRS]},
+    }
+
+
+def test_a_taint_without_its_empty_value_is_the_same_taint() -> None:
+    live = node({}, OURS | {"value": ""})
+    assert difference(live, {"taints": [OURS]}) == {}
+
+
+def test_a_label_alone_needs_no_version() -> None:
+    assert difference(node({}), {"labels": {"tradewatch/role": "trading"}}) == {
+        "metadata": {"labels": {"tradewatch/role": "trading"}}
+    }

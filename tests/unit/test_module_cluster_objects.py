@@ -1,0 +1,115 @@
+"""What the module decides without an API server: parsing, content, the diff, rollouts."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from plugins.modules import cluster_objects
+
+SECRET = """
+apiVersion: v1
+kind: Secret
+metadata: {name: s, namespace: n}
+stringData: {password: hunter2}
+"""
+
+
+def secret(**data: str) -> dict[str, Any]:
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "n"}, "data": encoded}
+
+
+def test_parse_labels_orders_and_encodes() -> None:
+    manifest = SECRET + "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n---\n"
+    namespace, parsed = cluster_objects.parse(manifest, "valkey")
+    assert namespace["kind"] == "Namespace"
+    assert namespace["metadata"]["labels"] == {"tradewatch.io/role": "valkey"}
+    assert parsed["data"] == secret(password="hunter2")["data"]
+    assert "stringData" not in parsed
+
+
+@pytest.mark.parametrize(
+    ("manifest", "problem"),
+    [
+        ("kind: Toaster\napiVersion: v1\nmetadata: {name: a}", "Toaster"),
+        ("kind: Service\napiVersion: v2\nmetadata: {name: a, namespace: n}", "apiVersion is v2"),
+        ("kind: Service\napiVersion: v1\nmetadata: {name: a}", "needs a namespace"),
+        ("kind: Namespace\napiVersion: v1\nmetadata: {name: a, namespace: b}", "cannot have a namespace"),
+        (SECRET + "---" + SECRET, "rendered twice"),
+        ("just a text", "not an object"),
+    ],
+)
+def test_parse_refuses(manifest: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        cluster_objects.parse(manifest, "role")
+
+
+def test_content_ignores_what_the_server_keeps() -> None:
+    live = secret(a="1")
+    live["metadata"] |= {"uid": "u", "resourceVersion": "7", "managedFields": [{}], "creationTimestamp": "t"}
+    assert cluster_objects.content(live | {"status": {"x": 1}}) == secret(a="1")
+
+
+def test_the_diff_of_a_secret_shows_which_keys_changed_and_no_value() -> None:
+    diff = cluster_objects.shown(secret(same="hunter1", changed="hunter2"), secret(same="hunter1", changed="hunter3"))
+    text = str(diff)
+    for value in ("hunter1", "hunter2", "hunter3"):
+        assert value not in text
+        assert base64.b64encode(value.encode()).decode() not in text
+    assert "changed: (hidden, changed)" in diff["after"]
+    assert "same: (hidden)\n" in diff["after"]
+
+
+def test_checksums_follow_the_data_alone() -> None:
+    key = ("Secret", "n", "s")
+    first = cluster_objects.checksum(key, secret(a="1"))
+    assert first == cluster_objects.checksum(key, secret(a="1") | {"metadata": {"resourceVersion": "9"}})
+    assert first != cluster_objects.checksum(key, secret(a="2"))
+    assert cluster_objects.checksum(key, None) == cluster_objects.checksum(key, secret())
+
+
+def test_references_are_found_in_plain_and_projected_volumes() -> None:
+    pod = {
+        "volumes": [
+            {"name": "a", "secret": {"secretName": "one"}},
+            {"name": "b", "configMap": {"name": "two"}},
+            {"name": "c", "projected": {"sources": [{"secret": {"name": "three"}}, {"serviceAccountToken": {}}]}},
+            {"name": "d", "emptyDir": {}},
+        ]
+    }
+    found = list(cluster_objects.configuration_references(pod))
+    assert found == [("Secret", "one"), ("ConfigMap", "two"), ("Secret", "three")]
+
+
+def workload(kind: str, **status: int) -> dict[str, Any]:
+    return {"kind": kind, "metadata": {"generation": 2}, "spec": {"replicas": 2}, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("item", "done"),
+    [
+        (workload("Deployment", observedGeneration=2, replicas=2, updatedReplicas=2, availableReplicas=2), True),
+        (workload("Deployment", observedGeneration=1, replicas=2, updatedReplicas=2, availableReplicas=2), False),
+        # A surge: the old replica is still there.
+        (workload("Deployment", observedGeneration=2, replicas=3, updatedReplicas=2, availableReplicas=2), False),
+        (workload("Deployment", observedGeneration=2, replicas=2, updatedReplicas=1, availableReplicas=2), False),
+        (workload("StatefulSet", observedGeneration=2, replicas=2, updatedReplicas=2, availableReplicas=1), False),
+        (workload("DaemonSet", observedGeneration=2, desiredNumberScheduled=3, numberReady=2), False),
+        (
+            workload(
+                "DaemonSet", observedGeneration=2, desiredNumberScheduled=3, numberReady=3, updatedNumberScheduled=3
+            ),
+            True,
+        ),
+    ],
+)
+def test_rolled_out(item: dict[str, Any], done: bool) -> None:
+    assert cluster_objects.rolled_out(item) is done
+
+
+def test_warnings_of_the_api_are_read_one_by_one() -> None:
+    header = '299 - "would violate \\"restricted\\"", 299 - "deprecated, use v2"'
+    assert cluster_objects.api_warnings(header) == ['would violate "restricted"', "deprecated, use v2"]
