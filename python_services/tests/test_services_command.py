@@ -275,7 +275,11 @@ async def test_probes_name_what_fails() -> None:
     async def good() -> CheckResult:
         return CheckResult(True, "fine")
 
+    mended = False
+
     async def broken() -> CheckResult:
+        if mended:
+            return CheckResult(True, "mended")
         raise RuntimeError("with a secret in its message")
 
     async with (
@@ -292,8 +296,11 @@ async def test_probes_name_what_fails() -> None:
         now = 11.0
         health = await client.get("/healthz")
         assert (health.status_code, health.json()["stuck"]) == (503, ["b"])
+        mended = True
+        assert (await client.get("/readyz")).status_code == 200
         server.stopping = True
-        assert (await client.get("/readyz")).json()["status"] == "stopping"
+        stopping = await client.get("/readyz")
+        assert (stopping.status_code, stopping.json()["status"]) == (503, "stopping")
         assert (await client.get("/nothing")).status_code == 404
 
 
