@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+from ansible.errors import AnsibleError
+from ansible.plugins.vars.host_group_vars import VarsModule as HostGroupVars
+
 DOCUMENTATION = r"""
 ---
 name: checked_group_vars
@@ -16,14 +24,6 @@ options:
     env: [{name: ANSIBLE_VARS_PLUGIN_STAGE}]
 extends_documentation_fragment: [vars_plugin_staging]
 """
-
-import zlib
-from pathlib import Path
-from typing import Any
-
-from ansible import context
-from ansible.errors import AnsibleError
-from ansible.plugins.vars.host_group_vars import VarsModule as HostGroupVars
 
 RECORD_PREFIX = "tradewatch_broken_vars_file_"
 # Both begin with preflight, which fails when something is noted.

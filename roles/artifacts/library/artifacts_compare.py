@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
 DOCUMENTATION = r"""
 ---
 module: artifacts_compare
 short_description: Compare a node's artifacts with what it should have
 description:
   - Reads checksums and modes of the wanted files in one call, so that nothing is sent that is already there.
-  - An archive of an earlier run that is no longer wanted is found by the list in C(state_file); other files are not looked at.
+  - An archive of an earlier run that is no longer wanted is found by the list in O(state_file).
+  - Other files are not looked at.
 options:
   resolved:
     description: The fact C(artifacts_resolved).
@@ -44,12 +51,6 @@ differing: {description: What to send, as name, src, dest, mode and sha256., typ
 archives: {description: Paths of the archives that the node should have., type: list, returned: always}
 stale: {description: Paths of archives to remove., type: list, returned: always}
 """
-
-import json
-import os
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
 
 
 def wanted_by(node_role: str, resolved: dict[str, dict[str, Any]], images_dir: str) -> list[dict[str, str]]:

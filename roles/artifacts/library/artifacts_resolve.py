@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tradewatch_artifacts.model import artifact_from
+from ansible.module_utils.tradewatch_artifacts.resolve import SOURCES, make_resolver
+
 DOCUMENTATION = r"""
 ---
 module: artifacts_resolve
@@ -58,10 +62,6 @@ resolved: {description: The fact artifacts_resolved., type: dict, returned: succ
 report: {description: A line for each artifact., type: list, returned: always}
 problems: {description: What is missing or refused, as where, what and fix., type: list, returned: always}
 """
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.tradewatch_artifacts.model import artifact_from
-from ansible.module_utils.tradewatch_artifacts.resolve import SOURCES, make_resolver
 
 _ROW = {
     "name": {"type": "str", "required": True},

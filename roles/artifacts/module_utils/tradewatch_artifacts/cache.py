@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from .checksums import expect, published, sha256_of
 from .model import Artifact, Found, RefusedError, SourceError
@@ -12,8 +13,8 @@ from .model import Artifact, Found, RefusedError, SourceError
 class Cache:
     """``<root>/artifacts/<file>``, with an optional ``<file>.sha256`` beside it.
 
-    A file that the upstream source stored has ``<file>.origin.json`` beside it, which says what it was made from, so that
-    an edited version or address fetches it anew, while a file placed by hand stays.
+    A file that the upstream source stored has ``<file>.origin.json`` beside it, which says what it was made from, so
+    that an edited version or address fetches it anew, while a file placed by hand stays.
     """
 
     name = "cache"
@@ -61,7 +62,7 @@ class Cache:
     def _note(self, artifact: Artifact) -> Path:
         return self.directory / f"{artifact.file}.origin.json"
 
-    def _origin(self, artifact: Artifact) -> dict[str, dict[str, str] | str] | None:
+    def _origin(self, artifact: Artifact) -> dict[str, Any] | None:
         try:
             note = json.loads(self._note(artifact).read_text())
         except (OSError, json.JSONDecodeError):

@@ -48,7 +48,9 @@ class Resolver:
         with ThreadPoolExecutor(max_workers=8) as pool:
             return [problem for problem in pool.map(self._check_one, artifacts) if problem]
 
-    def resolve(self, artifacts: Iterable[Artifact]) -> tuple[dict[str, dict[str, Any]], list[str], bool, list[Problem]]:
+    def resolve(
+        self, artifacts: Iterable[Artifact]
+    ) -> tuple[dict[str, dict[str, Any]], list[str], bool, list[Problem]]:
         """Resolve all: the fact ``artifacts_resolved``, a line for each, whether a file was made, the problems."""
         resolved: dict[str, dict[str, Any]] = {}
         lines: list[str] = []

@@ -85,9 +85,11 @@ class UpstreamSource:
         return published(text, unquote(urlsplit(upstream.url).path).rsplit("/", 1)[-1]), upstream.checksum_url
 
     def _open(self, url: str, method: str) -> urllib.request._UrlopenRet:
+        if urlsplit(url).scheme not in {"https", "http"}:
+            raise SourceError(f"{url} is not an http(s) address")
         try:
-            request = urllib.request.Request(url, method=method, headers={"User-Agent": "tradewatch"})
-            return urllib.request.urlopen(request, timeout=self._timeout)
+            request = urllib.request.Request(url, method=method, headers={"User-Agent": "tradewatch"})  # noqa: S310
+            return urllib.request.urlopen(request, timeout=self._timeout)  # noqa: S310 - the scheme was looked at above
         except urllib.error.HTTPError as error:
             raise SourceError(f"HTTP {error.code} from {url}") from error
         except urllib.error.URLError as error:
@@ -110,7 +112,8 @@ class UpstreamSource:
             raise SourceError(f"skopeo {arguments[0]} did not end within {timeout_seconds:.0f} s") from error
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise SourceError(f"skopeo {arguments[0]}: {last.rsplit('msg=', 1)[-1].strip(chr(34))}")
+            message = last.rpartition("msg=")[2].strip('"').replace('\\"', "'")
+            raise SourceError(f"skopeo {arguments[0]}: {message}")
 
 
 def _upstream(artifact: Artifact) -> Upstream:

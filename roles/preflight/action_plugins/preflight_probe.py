@@ -1,0 +1,60 @@
+"""Probes a host that may be unreachable, lack Python or refuse root: each is an answer, not an error."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """The action ``preflight_probe``.
+
+    Returns ``reachable`` and ``reason``, ``output`` (of ``files/probe.sh``), ``time`` (the host's clock) with
+    ``time_before`` and ``time_after`` (ours around it), ``root``, ``become`` and ``become_reason``.
+    """
+
+    _supports_check_mode = True
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Ask the host; nothing is changed on it."""
+        variables = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, variables)
+        result.update(changed=False, reachable=True, reason="", output="", time="", root=False, become_reason="")
+        interpreter = str(variables.get("ansible_python_interpreter") or "")
+        python = interpreter if "/" in interpreter else "python3"
+        script = Path(self._find_needle("files", "probe.sh")).read_text()
+        try:
+            answer = self._ask(f"set -- {shlex.quote(python)}\n{script}")
+            # A second command: the first one's time holds the SSH handshake, this one's only a round trip.
+            result["time_before"] = time.time()
+            result["time"] = self._ask("date +%s.%N")["stdout"].strip()
+            result["time_after"] = time.time()
+        except AnsibleError as error:
+            return {**result, "reachable": False, "reason": _last_line(str(error))}
+        result["output"] = answer["stdout"]
+        result["reason"] = _last_line(answer["stderr"])
+        result["become"] = self._connection.become is not None
+        result["root"], result["become_reason"] = self._is_root()
+        return result
+
+    def _ask(self, command: str, *, sudoable: bool = False) -> dict[str, Any]:
+        answer: dict[str, Any] = self._low_level_execute_command(command, sudoable=sudoable)
+        return answer
+
+    def _is_root(self) -> tuple[bool, str]:
+        try:
+            answer = self._ask("id -u", sudoable=True)
+        except AnsibleError as error:
+            return False, _last_line(str(error))
+        reason = _last_line(answer["stderr"]) or _last_line(answer["stdout"])
+        return answer["rc"] == 0 and answer["stdout"].split()[-1:] == ["0"], reason
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1].removeprefix("Failed to connect to the host via ssh: ").rstrip(".") if lines else ""

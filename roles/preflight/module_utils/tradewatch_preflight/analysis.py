@@ -1,0 +1,77 @@
+"""Every check on one collection of data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import hosts, inventory, network, tables, variables, yaml_files
+from .problem import Problem
+
+
+def analyse(data: Mapping[str, Any]) -> tuple[list[Problem], list[dict[str, Any]]]:
+    """All problems, files first and hosts last, and the artifacts that can be looked for.
+
+    Args:
+        data: ``sources`` (the inventory's paths), ``base`` (what paths are shown relative to), ``groups``, ``addresses``,
+            ``address_failures``, ``values``, ``failures``, ``secrets``, ``broken_files`` ([{file, message}]),
+            ``probes`` (by host), ``settings`` (the role's variables without their prefix).
+    """
+    scan = yaml_files.scan(data["sources"], data["base"])
+    problems = [*scan.problems, *_unreadable(data, scan.broken)]
+    problems += _inventory(data, scan)
+    problems += variables.check(data["values"], data["failures"], data["secrets"], scan.names)
+    rows, found = _tables(data)
+    problems += found
+    routes = {
+        host: network.parse_routes(hosts.sections(probe["output"]).get("routes", ""))
+        for host, probe in data["probes"].items()
+    }
+    problems += network.check(data["values"], data["addresses"], routes)
+    for host, probe in sorted(data["probes"].items()):
+        problems += hosts.check(host, probe, data["settings"])
+    return list(dict.fromkeys(problems)), rows
+
+
+def _unreadable(data: Mapping[str, Any], known: set[str]) -> list[Problem]:
+    """Files that Ansible could not read although their YAML is well-formed, such as one with another vault password."""
+    known_paths = {Path(path).resolve() for path in known}
+    return [
+        Problem(
+            yaml_files.shown(Path(record["file"]), data["base"]),
+            f"Ansible cannot read it ({record['message']})",
+            "correct the file, or pass the vault password",
+        )
+        for record in data["broken_files"]
+        if Path(record["file"]).resolve() not in known_paths
+    ]
+
+
+def _inventory(data: Mapping[str, Any], scan: yaml_files.Scan) -> list[Problem]:
+    # Ansible drops a broken hosts file as a whole: what is said about its groups would be wrong.
+    if scan.hosts_broken:
+        return []
+    settings = data["settings"]
+    groups = data["groups"]
+    problems = inventory.check(groups, data["addresses"], data["address_failures"], settings["extra_groups"])
+    known = inventory.known_groups([*groups, *settings["extra_groups"]])
+    return problems + yaml_files.unknown_vars_files(data["sources"], data["base"], known, set(data["addresses"]))
+
+
+def _tables(data: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Problem]]:
+    values, settings = data["values"], data["settings"]
+    rows: list[dict[str, Any]] = []
+    spaces: list[dict[str, Any]] | None = None
+    problems: list[Problem] = []
+    if values.get("artifacts") is not None:
+        rows, found = tables.check_artifacts(values["artifacts"])
+        problems += found
+    if values.get("tradewatch_namespaces") is not None:
+        spaces, found = tables.check_namespaces(values["tradewatch_namespaces"])
+        problems += found
+    services = {
+        name: values[name] for name in ("tradewatch_services", "tradewatch_simulators") if values.get(name) is not None
+    }
+    used = {int(entry["port"]): str(entry["user"]) for entry in settings["reserved_node_ports"]}
+    return rows, problems + tables.check_services(services, spaces, settings["peers"], used)

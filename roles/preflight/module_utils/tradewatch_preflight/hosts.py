@@ -1,0 +1,126 @@
+"""What the probe of one host says about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .problem import Problem
+
+_MARK = "@@tradewatch "
+
+
+def sections(text: str) -> dict[str, str]:
+    """The probe's output by section; ``roles/preflight/files/probe.sh`` writes the marks."""
+    found: dict[str, str] = {}
+    for part in text.replace("\r\n", "\n").split(_MARK)[1:]:
+        name, _, body = part.partition("\n")
+        found[name.strip()] = body.strip()
+    return found
+
+
+def check(host: str, probe: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Problem]:
+    """The host's problems.
+
+    Args:
+        host: its name.
+        probe: what the action ``preflight_probe`` returned.
+        settings: the role's variables, without their prefix.
+    """
+    where = f"host {host}"
+    if not probe["reachable"]:
+        what = f"cannot be reached ({probe['reason']})"
+        return [Problem(where, what, "check ansible_host, the network and the SSH key")]
+    found = sections(probe["output"])
+    if "end" not in found:
+        what = f"the probe did not run to its end ({probe['reason'] or 'no output'})"
+        return [Problem(where, what, "log in by SSH and see what the shell prints")]
+    checks = (_python, _system, _root, _swap, _memory, _disk, _clock)
+    return [problem for one in checks for problem in one(where, found, probe, settings)]
+
+
+def _python(
+    where: str, found: Mapping[str, str], _probe: Mapping[str, Any], _settings: Mapping[str, Any]
+) -> list[Problem]:
+    if found.get("python", "").endswith("usable"):
+        return []
+    return [Problem(where, "has no Python 3.9 or newer", "run apt install python3 on it")]
+
+
+def _system(
+    where: str, found: Mapping[str, str], _probe: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[Problem]:
+    release = dict(re.findall(r"^(\w+)=\"?([^\"\n]*)\"?$", found.get("os", ""), re.MULTILINE))
+    supported = settings["supported_systems"]
+    name = " ".join(part for part in (release.get("ID"), release.get("VERSION_ID")) if part)
+    if name in supported:
+        return []
+    what = f"runs {release.get('PRETTY_NAME') or name or 'an unknown system'}, which is not supported"
+    return [Problem(where, what, f"install one of {', '.join(supported)}")]
+
+
+def _root(
+    where: str, found: Mapping[str, str], probe: Mapping[str, Any], _settings: Mapping[str, Any]
+) -> list[Problem]:
+    if probe["root"]:
+        return []
+    user = found.get("user", "an unknown user")
+    if probe["become"]:
+        what = f"{user} cannot become root ({probe['become_reason']})"
+        return [Problem(where, what, f"allow {user} passwordless sudo, or set ansible_become_password in the vault")]
+    return [Problem(where, f"Ansible logs in as {user}, not root", "set ansible_user: root, or ansible_become: true")]
+
+
+def _swap(
+    where: str, found: Mapping[str, str], _probe: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[Problem]:
+    devices = [line.split()[0] for line in found.get("swaps", "").splitlines()[1:] if line.strip()]
+    if not devices or settings["allow_swap"]:
+        return []
+    what = f"has swap on ({', '.join(devices)})"
+    return [Problem(where, what, "run swapoff -a on it and remove the swap lines from /etc/fstab")]
+
+
+def _memory(
+    where: str, found: Mapping[str, str], _probe: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[Problem]:
+    match = re.search(r"^MemTotal:\s+(\d+) kB", found.get("memory", ""), re.MULTILINE)
+    have, need = int(match[1]) // 1024 if match else 0, int(settings["min_memory_mib"])
+    if have >= need:
+        return []
+    return [
+        Problem(
+            where, f"has {have} MiB of memory, {need} are needed", "give it more, or lower preflight_min_memory_mib"
+        )
+    ]
+
+
+def _disk(
+    where: str, found: Mapping[str, str], _probe: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[Problem]:
+    lines = found.get("disk", "").splitlines()
+    numbers = [int(word) // 1024 for word in (lines[-1].split() if lines else []) if word.isdigit()]
+    size, _used, free = numbers[:3] if len(numbers) >= 3 else (0, 0, 0)
+    problems = []
+    for have, unit, name in ((size, "of disk", "min_disk_mib"), (free, "of disk free", "min_free_disk_mib")):
+        if have < int(settings[name]):
+            what = f"has {have} MiB {unit} at /var/lib, {settings[name]} are needed"
+            problems.append(Problem(where, what, f"give it more, or lower preflight_{name}"))
+    return problems
+
+
+def _clock(
+    where: str, _found: Mapping[str, str], probe: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[Problem]:
+    """The host read its clock between two readings of ours, so only what lies outside of the two is skew."""
+    try:
+        theirs = float(probe["time"])
+    except ValueError:
+        return [Problem(where, "its clock cannot be read", "see what `date +%s.%N` prints on it")]
+    skew = max(theirs - probe["time_after"], probe["time_before"] - theirs)
+    if skew <= float(settings["max_clock_skew_seconds"]):
+        return []
+    side = "ahead of" if theirs > probe["time_after"] else "behind"
+    what = f"its clock is {skew:.0f} s {side} the control host's"
+    return [Problem(where, what, "synchronise both with NTP (apt install systemd-timesyncd)")]

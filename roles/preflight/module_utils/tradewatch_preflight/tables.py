@@ -1,0 +1,191 @@
+"""The tables of artifacts, namespaces and services."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from . import network, schema
+from .inventory import NODE_ROLES
+from .problem import Problem, did_you_mean, listed
+
+Row = Mapping[str, Any]
+
+_TEXT = {"type": "string", "minLength": 1}
+_LABEL = {
+    "type": "string",
+    "pattern": r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+    "description": "use lower case letters, digits and -, at most 63",
+}
+_PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
+_NODE_PORT = {"type": "integer", "minimum": 30000, "maximum": 32767}
+
+
+def _mapping(properties: Mapping[str, Any], required: Sequence[str] = (), **more: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(required),
+        "additionalProperties": False,
+        **more,
+    }
+
+
+def _list(items: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": dict(items)}
+
+
+_NAMESPACE = _mapping(
+    {
+        "name": _LABEL,
+        "pod_security": {"enum": ["restricted", "baseline", "privileged"]},
+        "node_role": _TEXT,
+        "quota": {"type": "object"},
+        "limits": {"type": "object"},
+    },
+    ["name", "pod_security", "node_role"],
+)
+_PEER = _mapping(
+    {"service": _TEXT, "namespace": _TEXT, "cidr": _TEXT, "except": _list(_TEXT), "port": _PORT},
+    ["port"],
+    oneOf=[
+        {"required": ["service", "namespace"], "not": {"anyOf": [{"required": ["cidr"]}, {"required": ["except"]}]}},
+        {"required": ["cidr"], "not": {"anyOf": [{"required": ["service"]}, {"required": ["namespace"]}]}},
+    ],
+    description="give service and namespace, or cidr",
+)
+_SERVICE = _mapping(
+    {
+        "name": _LABEL,
+        "namespace": _TEXT,
+        "run": _TEXT,
+        "node_role": _TEXT,
+        "replicas": {"type": "integer", "minimum": 0},
+        "port": _PORT,
+        "ports": _list(_mapping({"name": _LABEL, "port": _PORT, "node_port": _NODE_PORT}, ["name", "port"])),
+        "environment": {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}},
+        "secrets": _list(_mapping({"name": _TEXT, "secret": _TEXT, "key": _TEXT}, ["name", "secret", "key"])),
+        "connects_to": _list(_PEER),
+        "resources": _mapping({"requests": {"type": "object"}, "limits": {"type": "object"}}),
+    },
+    ["name", "namespace", "run", "node_role", "port", "resources"],
+)
+_ARTIFACT = _mapping(
+    {
+        "name": _TEXT,
+        "kind": {"enum": ["binary", "images", "image"]},
+        "version": _TEXT,
+        "file": {"type": "string", "pattern": r"^[^/]+$", "description": "write a file name without /"},
+        "mode": {"type": "string", "pattern": "^0[0-7]{3}$", "description": 'write it like "0755", in quotes'},
+        "dest": {"type": "string", "pattern": "^/", "description": "write an absolute path"},
+        "node_roles": _list(_TEXT),
+        "upstream": _mapping(dict.fromkeys(("url", "checksum_url", "sha256", "image"), _TEXT)),
+        "registries": _TEXT,
+    },
+    ["name", "kind", "version", "file", "node_roles"],
+)
+
+
+def check_artifacts(table: Any) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """The rows that can be looked for, and the table's problems."""
+    rows, problems = schema.check(table, _ARTIFACT, "artifacts", "artifact")
+    problems += _duplicate_names(rows, "artifact")
+    for row in rows:
+        where = f"artifact {row['name']}"
+        problems += _unknown(where, "node role", row["node_roles"], {*NODE_ROLES, "all"})
+        needs = ("mode", "dest") if row["kind"] == "binary" and row["node_roles"] else ()
+        problems += [Problem(where, f"is a binary without {key}", "add it") for key in needs if key not in row]
+    return rows, problems
+
+
+def check_namespaces(table: Any) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """The well-formed rows, and the table's problems."""
+    rows, problems = schema.check(table, _NAMESPACE, "tradewatch_namespaces", "namespace")
+    problems += _duplicate_names(rows, "namespace")
+    for row in rows:
+        problems += _unknown(f"namespace {row['name']}", "node role", [row["node_role"]], NODE_ROLES)
+    return rows, problems
+
+
+def check_services(
+    tables: Mapping[str, Any], namespaces: Iterable[Row] | None, peers: Iterable[str], node_ports: Mapping[int, str]
+) -> list[Problem]:
+    """Problems of the services.
+
+    Args:
+        tables: the tables by variable, read as one.
+        namespaces: the namespaces that there are, None when they are not known.
+        peers: what a service may connect to beside the tables' services.
+        node_ports: node ports that something else uses, and what.
+    """
+    rows: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    for name, table in tables.items():
+        good, found = schema.check(table, _SERVICE, name, "service")
+        rows += good
+        problems += found
+    # A row of the wrong shape is still a peer that exists.
+    given = [row for table in tables.values() if isinstance(table, list) for row in table if isinstance(row, dict)]
+    names = {row["name"] for row in given if isinstance(row.get("name"), str)} | set(peers)
+    problems += _duplicate_names(rows, "service")
+    for row in rows:
+        where = f"service {row['name']}"
+        problems += _unknown(where, "node role", [row["node_role"]], NODE_ROLES)
+        if namespaces is not None:
+            problems += _unknown(where, "namespace", [row["namespace"]], {space["name"] for space in namespaces})
+        problems += _ports(where, row)
+        problems += _peers(where, row, names)
+    return problems + _node_ports(rows, node_ports)
+
+
+def _duplicate_names(rows: Iterable[Row], kind: str) -> list[Problem]:
+    counted = Counter(str(row["name"]) for row in rows)
+    return [
+        Problem(f"{kind} {name}", f"the table holds {count} of this name", "give each a name of its own")
+        for name, count in sorted(counted.items())
+        if count > 1
+    ]
+
+
+def _unknown(where: str, kind: str, words: Iterable[str], known: Iterable[str]) -> list[Problem]:
+    return [
+        Problem(where, f"unknown {kind} {word}", did_you_mean(word, known)) for word in words if word not in set(known)
+    ]
+
+
+def _ports(where: str, row: Row) -> list[Problem]:
+    numbers = Counter([row["port"], *(port["port"] for port in row.get("ports", ()))])
+    return [
+        Problem(where, f"port {port} is used {count} times", "give each of its ports a number of its own")
+        for port, count in sorted(numbers.items())
+        if count > 1
+    ]
+
+
+def _node_ports(rows: Iterable[Row], used: Mapping[int, str]) -> list[Problem]:
+    users: dict[int, list[str]] = {number: [user] for number, user in used.items()}
+    for row in rows:
+        for port in row.get("ports", ()):
+            if "node_port" in port:
+                users.setdefault(port["node_port"], []).append(f"{row['name']} ({port['name']})")
+    return [
+        Problem(f"node_port {number}", f"is used by {listed(names)}", "give each a number of its own")
+        for number, names in sorted(users.items())
+        if len(names) > 1
+    ]
+
+
+def _peers(where: str, row: Row, names: set[str]) -> list[Problem]:
+    problems = []
+    for peer in row.get("connects_to", ()):
+        if "service" in peer:
+            problems += _unknown(f"{where} connects_to", "service", [peer["service"]], names)
+            continue
+        for text in (peer["cidr"], *peer.get("except", ())):
+            try:
+                network.parse(text)
+            except ValueError as error:
+                what = f"{text!r} is not a network ({error})"
+                problems.append(Problem(f"{where} connects_to", what, "write it like 10.42.0.0/16"))
+    return problems

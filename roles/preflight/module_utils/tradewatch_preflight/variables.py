@@ -1,0 +1,83 @@
+"""Variables and secrets that must be set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .problem import Problem, did_you_mean
+
+REQUIRED = (
+    "admin_cidrs",
+    "artifact_cache",
+    "artifact_sources",
+    "artifacts",
+    "cluster_cidr",
+    "cluster_name",
+    "kubeconfig_path",
+    "service_cidr",
+    "state_dir",
+    "tradewatch_namespaces",
+    "tradewatch_services",
+)
+OPTIONAL = ("tradewatch_simulators",)
+SOURCES = ("cache", "upstream", "registries")
+
+
+def check(
+    values: Mapping[str, Any], failures: Mapping[str, str], secrets: Mapping[str, str], excused: Iterable[str]
+) -> list[Problem]:
+    """Problems of variables; the value of no secret is known here.
+
+    Args:
+        values: what is set.
+        failures: variables whose template fails, and why.
+        secrets: secret to ``set``, ``missing``, ``empty``, ``example`` or ``type``.
+        excused: names that a broken file sets.
+    """
+    return [*_variables(values, failures, set(excused)), *_secrets(secrets, failures, set(excused)), *_sources(values)]
+
+
+def _variables(values: Mapping[str, Any], failures: Mapping[str, str], excused: set[str]) -> list[Problem]:
+    problems = []
+    for name in (*REQUIRED, *OPTIONAL):
+        if name in failures:
+            problems.append(_failing(name, failures[name]))
+        elif name not in OPTIONAL and name not in excused and values.get(name) in (None, ""):
+            problems.append(
+                Problem(f"variable {name}", "is not set", "set it in group_vars/all/main.yml of the inventory")
+            )
+    return problems
+
+
+def _failing(name: str, why: str) -> Problem:
+    return Problem(f"variable {name}", f"cannot be evaluated ({why})", "correct the expression, or set what it needs")
+
+
+def _secrets(secrets: Mapping[str, str], failures: Mapping[str, str], excused: set[str]) -> list[Problem]:
+    words = {
+        "missing": "is not set",
+        "empty": "is empty",
+        "example": "still has the example's value",
+        "type": "is not a text",
+    }
+    problems = []
+    for name, state in sorted(secrets.items()):
+        if name in failures:
+            problems.append(_failing(name, failures[name]))
+        elif state in words and name not in excused:
+            fix = "set it in the inventory's vault (group_vars/all/vault.yml.example shows how)"
+            problems.append(Problem(f"secret {name}", words[state], fix))
+    return problems
+
+
+def _sources(values: Mapping[str, Any]) -> list[Problem]:
+    sources = values.get("artifact_sources")
+    if sources in (None, ""):
+        return []
+    if not isinstance(sources, list) or not sources:
+        return [Problem("variable artifact_sources", "is not a list of sources", f"list some of {', '.join(SOURCES)}")]
+    unknown = [str(source) for source in sources if source not in SOURCES]
+    return [
+        Problem("variable artifact_sources", f"unknown source {one}", did_you_mean(one, SOURCES)) for one in unknown
+    ]
