@@ -1,0 +1,67 @@
+"""What keeps a machine from hosting the lab is one line each, before anything is changed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import machine
+
+GOOD: dict[str, Any] = {
+    "uid": 0,
+    "memory_gib": 16.0,
+    "disk_gib": 100.0,
+    "namespaces": lambda: True,
+    "packages": lambda: [],
+}
+
+
+def test_a_good_machine_has_no_obstacle() -> None:
+    assert machine.obstacles(**GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"uid": 1000}, "not root"),
+        ({"memory_gib": 3.2}, "3.2 GiB of memory available, 8 GiB needed"),
+        ({"disk_gib": 1.0}, "1.0 GiB of disk free"),
+        ({"namespaces": lambda: False}, "nested containers"),
+    ],
+)
+def test_each_obstacle_is_one_line_that_names_it(fault: dict[str, Any], said: str) -> None:
+    [line] = machine.obstacles(**{**GOOD, **fault})
+    assert said in line
+
+
+def test_all_obstacles_are_said_at_once() -> None:
+    assert len(machine.obstacles(**{**GOOD, "uid": 1000, "memory_gib": 1.0, "disk_gib": 1.0})) == 3
+
+
+def test_packages_are_what_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "PROGRAM_FOLDERS", (str(tmp_path),))
+    assert machine.missing_packages() == sorted(set(machine.PROGRAMS.values()))
+    (tmp_path / "podman").touch(mode=0o755)
+    assert "podman" not in machine.missing_packages()
+
+
+def test_another_user_is_refused_before_anything_is_changed(repository: Path) -> None:
+    # Run as `nobody` for real: the check must not need root to say that it needs root.
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-m", "lab.machine"]
+    environment = {**os.environ, "PYTHONPATH": str(repository), "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/tmp"}
+    if not os.access(repository, os.X_OK) or os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    readable = subprocess.run(
+        [*command[:4], "test", "-r", str(repository / "lab/machine.py")], capture_output=True
+    ).returncode
+    interpreter = subprocess.run([*command[:5], "-c", ""], capture_output=True).returncode
+    if readable or interpreter:
+        pytest.skip("another user cannot read this checkout or its interpreter")
+    result = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "not root" in result.stderr
