@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.k3s_contract.machines import Cluster, Host
+
+FIRST = "/etc/rancher/k3s/config.yaml.d/90-contract.yaml"
+SECOND = "/etc/rancher/k3s/config.yaml.d/95-contract.yaml"
+
+
+@pytest.fixture
+def dropins(cluster: Cluster, agent: Host) -> Iterator[Host]:
+    yield agent
+    agent.run(f"rm -f {FIRST} {SECOND}")
+    cluster.restart(agent)
+
+
+def test_dropins_append_with_plus_and_the_later_file_wins(cluster: Cluster, dropins: Host) -> None:
+    before = cluster.configz(dropins)
+    dropins.write(FIRST, 'protect-kernel-defaults: true\nkubelet-arg+:\n  - "max-pods=97"\n')
+    dropins.write(SECOND, "protect-kernel-defaults: false\nkubelet-arg+: ['container-log-max-files=3']\n")
+    cluster.restart(dropins)
+    after = cluster.configz(dropins)
+    assert after["maxPods"] == 97
+    assert after["containerLogMaxFiles"] == 3
+    assert not after.get("protectKernelDefaults", False)
+    # What config.yaml itself gives in kubelet-arg is still there.
+    assert after.get("failCgroupV1") == before.get("failCgroupV1")
+
+
+def test_node_labels_and_taints_come_from_the_configuration(cluster: Cluster) -> None:
+    for host in cluster.hosts:
+        node = cluster.get("node", host.name)
+        wanted = host.run(
+            "cat /etc/rancher/k3s/config.yaml /etc/rancher/k3s/config.yaml.d/*.yaml 2>/dev/null", check=False
+        )
+        for key, value in node["metadata"]["labels"].items():
+            if key.startswith("tradewatch/") and key in wanted:
+                assert f"{key}={value}" in wanted
+        for taint in node["spec"].get("taints", []):
+            if taint["key"] in wanted:
+                assert f"{taint['key']}={taint.get('value', '')}:{taint['effect']}".replace(
+                    "=:", ":"
+                ) in wanted.replace("=:", ":")
+
+
+def test_servers_carry_k3s_roles(cluster: Cluster, server: Host) -> None:
+    labels = cluster.get("node", server.name)["metadata"]["labels"]
+    assert labels["node-role.kubernetes.io/control-plane"] == "true"
+    assert labels["node-role.kubernetes.io/etcd"] == "true"
+
+
+def test_an_unknown_key_is_named(agent: Host) -> None:
+    path = "/run/k3s-contract-unknown.yaml"
+    agent.write(path, 'no-such-key: 1\nserver: "https://127.0.0.1:1"\ntoken: contract\n')
+    try:
+        # A real k3s warns and would go on: the data folder of its own keeps it from the running agent's.
+        output = agent.run(f"timeout 10 k3s agent --config {path} --data-dir /run/k3s-contract", check=False)
+    finally:
+        agent.run(f"rm -rf {path} /run/k3s-contract")
+    assert "no-such-key" in output
