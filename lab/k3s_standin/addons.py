@@ -346,6 +346,15 @@ reclaimPolicy: Delete
 
 def manifests(config: Config) -> Mapping[str, str]:
     """File name and content of each packaged component that is not disabled."""
+    return {f"{name}.yaml": text for name, text in _rendered(config).items() if name not in config.disabled}
+
+
+def disabled_manifests(config: Config) -> Mapping[str, str]:
+    """File name and content of each packaged component that is disabled: what has to be removed from the cluster."""
+    return {f"{name}.yaml": text for name, text in _rendered(config).items() if name in config.disabled}
+
+
+def _rendered(config: Config) -> dict[str, str]:
     values = {
         "@DOMAIN@": config.cluster_domain,
         "@CLUSTER_DNS@": config.cluster_dns,
@@ -355,16 +364,7 @@ def manifests(config: Config) -> Mapping[str, str]:
         "@STORAGE@": str(paths.DATA / "storage"),
     }
     texts = {"rolebindings": _RBAC, "coredns": _COREDNS, "local-storage": _LOCAL_STORAGE}
-    result = {}
-    for name, text in texts.items():
-        if name not in config.disabled:
-            for placeholder, value in values.items():
-                text = text.replace(placeholder, value)
-            result[f"{name}.yaml"] = text
-    return result
-
-
-def disabled_manifests(config: Config) -> list[tuple[str, str]]:
-    """File name and content of each packaged component that is disabled: what has to be removed from the cluster."""
-    everything = {"coredns.yaml": _COREDNS, "local-storage.yaml": _LOCAL_STORAGE}
-    return [(name, text) for name, text in everything.items() if name.removesuffix(".yaml") in config.disabled]
+    for name in texts:
+        for placeholder, value in values.items():
+            texts[name] = texts[name].replace(placeholder, value)
+    return texts

@@ -260,9 +260,11 @@ class _Reader:
     def network(self, key: str, default: str) -> ipaddress.IPv4Network:
         text = self.text(key) or default
         try:
-            return ipaddress.IPv4Network(text)
+            if "/" in text:
+                return ipaddress.IPv4Network(text)
         except ValueError:
-            raise StandinError(f"{key}: {text!r} is not an IPv4 network like {default}") from None
+            pass
+        raise StandinError(f"{key}: {text!r} is not an IPv4 network like {default}")
 
 
 def _flags(command: str, arguments: Sequence[str]) -> dict[str, Value]:

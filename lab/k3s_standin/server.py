@@ -64,6 +64,7 @@ class Server:
         Raises:
             StandinError: it cannot be set up.
         """
+        paths.SERVER.mkdir(parents=True, exist_ok=True, mode=0o700)
         await self._balancer.start()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -187,7 +188,7 @@ class Server:
             await credentials.keep_uploaded_certificates(client)
         log("info", f"server {self._config.node_name} is ready")
         notify("READY=1")
-        for name, content in addons.disabled_manifests(self._config):
+        for name, content in addons.disabled_manifests(self._config).items():
             await deployer.remove(name, content)
         tasks.create_task(deployer.follow())
         tasks.create_task(self._balancer.follow(client))
