@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible import context
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.plugins.vars.host_group_vars import VarsModule as HostGroupVars
 
 DOCUMENTATION = r"""
@@ -42,11 +42,14 @@ class VarsModule(HostGroupVars):  # type: ignore[misc]
             try:
                 data = super().load_found_files(loader, data, [found])
             except AnsibleError as error:
-                if not _preflight_reports():
-                    raise
                 path = found.decode() if isinstance(found, bytes) else str(found)
-                record = {"file": path, "message": " ".join(str(error).split())}
-                data = {**data, f"{RECORD_PREFIX}{zlib.crc32(path.encode())}": record}
+                message = " ".join(str(error).split())
+                if not _preflight_reports():
+                    # Ansible's own message lacks the file.
+                    raise AnsibleParserError(
+                        f"{path}: {message} playbooks/preflight.yml lists every problem."
+                    ) from error
+                data = {**data, f"{RECORD_PREFIX}{zlib.crc32(path.encode())}": {"file": path, "message": message}}
         return data
 
 

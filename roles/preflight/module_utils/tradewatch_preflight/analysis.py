@@ -14,14 +14,16 @@ def analyse(data: Mapping[str, Any]) -> tuple[list[Problem], list[dict[str, Any]
     """All problems, files first and hosts last, and the artifacts that can be looked for.
 
     Args:
-        data: ``sources`` (the inventory's paths), ``base`` (what paths are shown relative to), ``groups``, ``addresses``,
+        data: ``sources`` (the inventory's paths), ``base`` (what paths are relative to), ``groups``, ``addresses``,
             ``address_failures``, ``values``, ``failures``, ``secrets``, ``broken_files`` ([{file, message}]),
             ``probes`` (by host), ``settings`` (the role's variables without their prefix).
     """
     scan = yaml_files.scan(data["sources"], data["base"])
-    problems = [*scan.problems, *_unreadable(data, scan.broken)]
-    problems += _inventory(data, scan)
-    problems += variables.check(data["values"], data["failures"], data["secrets"], scan.names)
+    unreadable = _unreadable(data, scan.broken)
+    problems = [*scan.problems, *unreadable, *_inventory(data, scan)]
+    # A vault that cannot be opened may hold any secret.
+    excused = {*scan.names, *data["secrets"]} if unreadable else scan.names
+    problems += variables.check(data["values"], data["failures"], data["secrets"], excused)
     rows, found = _tables(data)
     problems += found
     routes = {

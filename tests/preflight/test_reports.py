@@ -1,0 +1,279 @@
+"""Every problem that preflight knows, seen through ansible-playbook: many problems a run, one line each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.preflight.inventories import Inventory, Run
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="hosts are made with unshare, which needs root")
+
+
+@pytest.fixture(scope="module")
+def bad_hosts(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One host for each fault of a host."""
+    inventory = Inventory(tmp_path_factory.mktemp("hosts"))
+    with socket.socket() as closed:
+        # Bound and not listening: the port stays refused for as long as the run takes.
+        closed.bind(("127.0.0.1", 0))
+        real = {"ansible_port": closed.getsockname()[1], "ansible_ssh_executable": "ssh"}
+        inventory.host("collectors", "gone", "127.0.0.1", **real)
+        inventory.host("collectors", "bare", "198.51.100.10", "no_python")
+        inventory.host("collectors", "alpine", "198.51.100.11", "unsupported_system")
+        inventory.host("trading", "guest", "198.51.100.12", "not_root")
+        inventory.host("trading", "no-sudo", "198.51.100.13", "not_root", ansible_become=True)
+        inventory.host("trading", "swapping", "198.51.100.14", "swap")
+        inventory.host("analytics", "small", "198.51.100.15", "little_memory", "little_disk")
+        inventory.host("analytics", "early", "198.51.100.16", "clock_ahead")
+        inventory.host("analytics", "late", "198.51.100.17", "clock_behind")
+        inventory.host("analytics", "routed", "198.51.100.18", "pod_network_route")
+        before = inventory.write().snapshot()
+        run = inventory.play("site.yml")
+        run.output = run.output.replace(str(real["ansible_port"]), "PORT")
+        run.lines = [line.replace(str(real["ansible_port"]), "PORT") for line in run.lines]
+    assert inventory.snapshot() == before, "preflight changed something on the control host"
+    return run
+
+
+HOST_PROBLEMS = {
+    "unreachable": "host gone: cannot be reached (ssh: connect to host 127.0.0.1 port PORT: Connection refused); "
+    "check ansible_host, the network and the SSH key",
+    "no Python": "host bare: has no Python 3.9 or newer; run apt install python3 on it",
+    "unsupported system": "host alpine: runs Alpine Linux v3.22, which is not supported; "
+    "install one of debian 12, debian 13",
+    "not root": "host guest: Ansible logs in as nobody, not root; set ansible_user: root, or ansible_become: true",
+    "swap": "host swapping: has swap on (/dev/sda2); run swapoff -a on it and remove the swap lines from /etc/fstab",
+    "memory": "host small: has 512 MiB of memory, 1024 are needed; give it more, or lower preflight_min_memory_mib",
+    "disk": "host small: has 64 MiB of disk at /var/lib, 1024 are needed; "
+    "give it more, or lower preflight_min_disk_mib",
+    "free disk": "host small: has 64 MiB of disk free at /var/lib, 128 are needed; "
+    "give it more, or lower preflight_min_free_disk_mib",
+    "clock ahead": "host early: its clock is 90 s ahead of the control host's; "
+    "synchronise both with NTP (apt install systemd-timesyncd)",
+    "clock behind": "host late: its clock is 90 s behind the control host's; "
+    "synchronise both with NTP (apt install systemd-timesyncd)",
+    "overlap with a host's network": "cluster_cidr: 10.42.0.0/16 overlaps the network 10.42.8.0/24 (lo) "
+    "of host routed; choose a network that no host reaches",
+}
+
+
+@pytest.mark.parametrize("line", HOST_PROBLEMS.values(), ids=HOST_PROBLEMS)
+def test_host_problem(bad_hosts: Run, line: str) -> None:
+    assert bad_hosts.lines.count(line) == 1, bad_hosts.output
+
+
+def test_host_that_cannot_become_root(bad_hosts: Run) -> None:
+    found = [line for line in bad_hosts.lines if line.startswith("host no-sudo: ")]
+    assert len(found) == 1
+    # What sudo says depends on whether there is one.
+    assert found[0].startswith("host no-sudo: nobody cannot become root (")
+    assert found[0].endswith("; allow nobody passwordless sudo, or set ansible_become_password in the vault")
+
+
+def test_bad_hosts_all_in_one_run_and_none_else(bad_hosts: Run) -> None:
+    assert bad_hosts.status != 0
+    assert bad_hosts.problems == len(HOST_PROBLEMS) + 1, bad_hosts.output
+
+
+def test_site_stops_before_any_host_is_touched(bad_hosts: Run) -> None:
+    assert "PLAY [Report]" in bad_hosts.output
+    assert bad_hosts.output.count("PLAY [") == 2, "only preflight's two plays run"
+    assert "changed=1" not in bad_hosts.output
+
+
+@pytest.fixture(scope="module")
+def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Well-formed files that say wrong things."""
+    inventory = Inventory(tmp_path_factory.mktemp("data"))
+    inventory.groups["trading"] = {}
+    inventory.host("collectors", "double", "198.51.100.20")
+    inventory.host("analytics", "double", "198.51.100.20")
+    inventory.host("analytics", "twin", "198.51.100.2")
+    inventory.host("colectors", "misplaced", "198.51.100.21")
+    inventory.file("group_vars/analytic.yml", "x: 1\n")
+    (inventory.cache / "prometheus.tar").unlink()
+    (inventory.cache / "valkey.tar.sha256").write_text("0" * 64 + "  valkey.tar\n")
+    collector = inventory.example("services.yml")["tradewatch_services"][0]
+    collector["connects_to"] = []
+    inventory.variables |= {
+        "cluster_cidr": "10.42.0.0/33",
+        "admin_cidrs": ["everyone"],
+        "vault_k3s_token": None,
+        "vault_valkey_password": "",
+        "vault_prometheus_password": "change-me",
+        "cluster_name": None,
+        "tradewatch_simulators": "{{ undefined_table }}",
+        "tradewatch_services": [
+            collector,
+            collector,
+            {**collector, "name": "on-mars", "node_role": "colectors"},
+            {**collector, "name": "nowhere", "namespace": "crypto-colectors"},
+            {**collector, "name": "port-twice", "ports": [{"name": "feed", "port": 8080}]},
+            {**collector, "name": "published", "ports": [{"name": "feed", "port": 8081, "node_port": 30090}]},
+            {**collector, "name": "typing", "replicas": "two"},
+            {**collector, "name": "misspelt", "enviroment": {}},
+            {**collector, "name": "lonely", "connects_to": [{"service": "valky", "namespace": "n", "port": 1}]},
+            {**collector, "name": "open", "connects_to": [{"cidr": "10.0.0.1/8", "port": 443}]},
+            {key: value for key, value in collector.items() if key not in {"run", "name"}},
+        ],
+    }
+    return inventory.write().play()
+
+
+SECRET_FIX = "set it in the inventory's vault (group_vars/all/vault.yml.example shows how)"
+DATA_PROBLEMS = {
+    "empty group": "group trading: has no host; add at least one host to it in the inventory",
+    "two role groups": "host double: is in 2 role groups, analytics and collectors; leave it in one of them",
+    "one address": "hosts collectors-1 and twin: have the same address 198.51.100.2; give each its own ansible_host",
+    "unknown group": "group colectors: unknown group (hosts misplaced); did you mean collectors?",
+    "vars file of no group": "{root}/group_vars/analytic.yml: there is no group analytic; did you mean analytics?",
+    "bad CIDR": "cluster_cidr: '10.42.0.0/33' is not a network ('10.42.0.0/33' does not appear to be an IPv4 or IPv6 "
+    "network); write it like 10.42.0.0/16",
+    "bad admin CIDR": "admin_cidrs: 'everyone' is not a network (it has no prefix length); write it like 10.42.0.0/16",
+    "unset secret": f"secret vault_k3s_token: is empty; {SECRET_FIX}",
+    "empty secret": f"secret vault_valkey_password: is empty; {SECRET_FIX}",
+    "example secret": f"secret vault_prometheus_password: still has the example's value; {SECRET_FIX}",
+    "unset variable": "variable cluster_name: is not set; set it in group_vars/all/main.yml of the inventory",
+    "duplicate service": "service market-data-collector-coinbase: the table holds 2 of this name; "
+    "give each a name of its own",
+    "unknown node role": "service on-mars: unknown node role colectors; did you mean collectors?",
+    "unknown namespace": "service nowhere: unknown namespace crypto-colectors; did you mean crypto-collectors?",
+    "duplicate port": "service port-twice: port 8080 is used 2 times; give each of its ports a number of its own",
+    "duplicate node port": "node_port 30090: is used by Prometheus and published (feed); give each a number of its own",
+    "wrong type": "service typing: replicas is 'two', not a whole number; write a whole number",
+    "unknown key": "service misspelt: unknown key enviroment; did you mean environment?",
+    "missing key": "tradewatch_services entry 11: lacks run; add it",
+    "unknown peer": "service lonely connects_to: unknown service valky; did you mean valkey?",
+    "bad egress CIDR": "service open connects_to: '10.0.0.1/8' is not a network (10.0.0.1/8 has host bits set); "
+    "write it like 10.42.0.0/16",
+}
+
+
+@pytest.mark.parametrize("line", DATA_PROBLEMS.values(), ids=DATA_PROBLEMS)
+def test_data_problem(bad_data: Run, line: str) -> None:
+    endings = [shown for shown in bad_data.lines if shown.endswith(line.removeprefix("{root}"))]
+    assert len(endings) == 1, bad_data.output
+
+
+def test_artifact_missing_everywhere_names_the_three_places(bad_data: Run) -> None:
+    (line,) = (line for line in bad_data.lines if line.startswith("artifact prometheus: "))
+    assert "version v3.5.0 is nowhere: cache (no file " in line
+    assert "upstream (not in artifact_sources), registries (not in artifact_sources)" in line
+    assert "; place it at " in line
+
+
+def test_artifact_checksum_mismatch_names_file_expected_and_got(bad_data: Run) -> None:
+    (line,) = (line for line in bad_data.lines if line.startswith("artifact valkey: "))
+    # The cache's file holds the artifact's name.
+    got = hashlib.sha256(b"valkey").hexdigest()
+    assert "checksum mismatch: " in line
+    assert f"/cache/artifacts/valkey.tar has sha256 {got}, " in line
+    assert f"/valkey.tar.sha256 says {'0' * 64}; " in line
+
+
+def test_expression_that_fails_hides_nothing_else(bad_data: Run) -> None:
+    found = [
+        line for line in bad_data.lines if line.startswith("variable tradewatch_simulators: cannot be evaluated (")
+    ]
+    assert len(found) == 1
+    assert "'undefined_table' is undefined" in found[0]
+
+
+def test_secrets_are_never_shown(bad_data: Run, bad_hosts: Run) -> None:
+    for run in (bad_data, bad_hosts):
+        assert "of-the-test" not in run.output
+
+
+@pytest.fixture(scope="module")
+def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Files that are no YAML, beside tables that are wrong."""
+    inventory = Inventory(tmp_path_factory.mktemp("files"))
+    inventory.variables |= {"service_cidr": "10.42.128.0/17"}
+    del inventory.variables["vault_k3s_token"]
+    inventory.write()
+    inventory.file("hosts.yml", "all:\n  children:\n    trading: [\n")
+    inventory.file("group_vars/all/services.yml", "tradewatch_services:\n  - name: x\n   namespace: y\n")
+    inventory.file("group_vars/all/zz.yml", "one: 1\ntwo: 2\none: 3\n")
+    return inventory.play()
+
+
+def test_malformed_hosts_file(bad_files: Run) -> None:
+    (line,) = (line for line in bad_files.lines if "hosts.yml line " in line and "; correct the file" in line)
+    assert "/inventory/hosts.yml line 4: malformed YAML (" in line
+
+
+def test_malformed_vars_file(bad_files: Run) -> None:
+    (line,) = (line for line in bad_files.lines if "services.yml line " in line and "; correct the file" in line)
+    assert "/group_vars/all/services.yml line 3: malformed YAML (" in line
+
+
+def test_variable_given_twice(bad_files: Run) -> None:
+    ending = "/group_vars/all/zz.yml line 3: one is given twice (first on line 1); keep one of them"
+    assert len([line for line in bad_files.lines if line.endswith(ending)]) == 1, bad_files.output
+
+
+def test_broken_files_hide_no_other_problem(bad_files: Run) -> None:
+    overlap = "cluster_cidr: 10.42.0.0/16 overlaps service_cidr 10.42.128.0/17; choose networks that share no address"
+    assert f"secret vault_k3s_token: is not set; {SECRET_FIX}" in bad_files.lines
+    assert overlap in bad_files.lines
+    assert bad_files.problems == 5, bad_files.output
+    assert bad_files.status != 0
+
+
+def test_vault_without_its_password(tmp_path: Path) -> None:
+    inventory = Inventory(tmp_path)
+    del inventory.variables["vault_k3s_token"]
+    inventory.write()
+    password = tmp_path / "password"
+    password.write_text("the vault's\n")
+    vault = inventory.file("group_vars/all/vault.yml", "vault_k3s_token: token-of-the-test\n")
+    ansible_vault = Path(sys.executable).with_name("ansible-vault")
+    subprocess.run([ansible_vault, "encrypt", "--vault-password-file", password, vault], check=True, cwd=tmp_path)
+    run = inventory.play()
+    ending = "; correct the file, or pass the vault password"
+    assert len([line for line in run.lines if line.endswith(ending) and "/vault.yml: Ansible cannot " in line]) == 1
+    assert run.problems == 1, run.output
+    assert inventory.play("playbooks/preflight.yml", "--vault-password-file", str(password)).status == 0
+
+
+def test_two_hosts_with_one_name(tmp_path: Path) -> None:
+    inventory = Inventory(tmp_path).write()
+    text = (inventory.root / "hosts.yml").read_text()
+    twice = "        analytics-1:\n          ansible_host: 198.51.100.4\n"
+    assert twice in text
+    inventory.file("hosts.yml", text.replace(twice, twice + twice.replace("100.4", "100.5")))
+    run = inventory.play()
+    ending = "two hosts are named analytics-1 (the first is on line 17); give each host a name of its own"
+    assert len([line for line in run.lines if line.endswith(ending)]) == 1, run.output
+    assert run.status != 0
+
+
+def test_good_inventory_passes_quickly_and_changes_nothing(tmp_path: Path) -> None:
+    inventory = Inventory(tmp_path)
+    before = inventory.write().snapshot()
+    used_before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run = inventory.play("playbooks/preflight.yml", "--check")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert run.status == 0, run.output
+    assert "failed=1" not in run.output
+    assert "changed=1" not in run.output
+    assert inventory.snapshot() == before
+    # The bar is 10 s; processor time does not depend on what else the machine does.
+    assert used.ru_utime + used.ru_stime - used_before.ru_utime - used_before.ru_stime < 10
+
+
+def test_other_playbooks_refuse_a_broken_vars_file(tmp_path: Path) -> None:
+    inventory = Inventory(tmp_path).write()
+    inventory.file("group_vars/all/services.yml", "tradewatch_services:\n  - name: x\n   namespace: y\n")
+    run = inventory.play("playbooks/images.yml")
+    assert run.status != 0
+    assert "/group_vars/all/services.yml: " in run.output
+    assert "TASK [" not in run.output
