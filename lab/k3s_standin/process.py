@@ -14,7 +14,7 @@ from lab.k3s_standin.log import log, relay
 
 BACKOFF_SECONDS = (1.0, 2.0, 5.0, 10.0)
 STABLE_SECONDS = 60.0
-STOP_SECONDS = 10.0
+STOP_SECONDS = 5.0
 DRAIN_SECONDS = 1.0
 _LINE_LIMIT = 1 << 20
 # A child dies with the supervisor even when that is killed: two etcds on one data folder would be worse.
