@@ -45,7 +45,7 @@ def main() -> int:
             case "bundle" if arguments.list or arguments.part is None:
                 print("\n".join(sorted(parts.PARTS)))
             case "bundle":
-                print(parts.describe(parts.PARTS[arguments.part]()))
+                print(parts.describe(parts.make(arguments.part)))
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1

@@ -47,7 +47,7 @@ def build_bundle() -> None:
     names = missing_parts()
     for number, name in enumerate(names, 1):
         say(f"bundle {number}/{len(names)}: {name}")
-        parts.PARTS[name]()
+        parts.make(name)
     golang.drop_build_cache()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import tempfile
@@ -147,6 +148,15 @@ PARTS: dict[str, Callable[[], Path]] = {
     "tradewatch": tradewatch,
     "valkey": valkey,
 }
+
+
+def make(name: str) -> Path:
+    """The part ``name``, built when it is not there; processes that share the cache build one at a time."""
+    root = paths.cache_dir() / "bundle"
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return PARTS[name]()
 
 
 def describe(path: Path) -> str:
