@@ -1,0 +1,278 @@
+"""The artifact sources: which wins, what is verified, and what is said when none gives."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tradewatch_artifacts import archives
+from tradewatch_artifacts.checksums import published
+from tradewatch_artifacts.model import Artifact, Problem, RefusedError, SourceError, artifact_from
+from tradewatch_artifacts.resolve import make_resolver
+
+CONTENT = b"a binary"
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address that serves it."""
+    folder = tmp_path / "upstream"
+    folder.mkdir()
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    folder = tmp_path / "cache" / "artifacts"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def row(**values: Any) -> Artifact:
+    return artifact_from({"name": "k3s", "kind": "binary", "version": "v1", "file": "k3s", **values})
+
+
+def fake_lab(folder: Path, body: str) -> Path:
+    """A repository whose ``python -m lab`` is ``body``."""
+    (folder / "lab").mkdir(parents=True, exist_ok=True)
+    (folder / "lab" / "__main__.py").write_text(body)
+    return folder
+
+
+def resolve(
+    cache: Path, artifact: Artifact, *sources: str, repository: Path | None = None
+) -> tuple[dict[str, Any], str, list[Problem]]:
+    """The artifact's fact, its line, the problems."""
+    resolver = make_resolver(
+        cache=str(cache.parent), sources=sources, repository=str(repository or cache), python=sys.executable, timeout=2
+    )
+    resolved, lines, _changed, problems = resolver.resolve([artifact])
+    return resolved.get(artifact.name, {}), "".join(lines), problems
+
+
+def check(cache: Path, artifact: Artifact, *sources: str, repository: Path | None = None) -> list[Problem]:
+    resolver = make_resolver(
+        cache=str(cache.parent), sources=sources, repository=str(repository or cache), python=sys.executable, timeout=2
+    )
+    return resolver.check([artifact])
+
+
+def archive(path: Path, files: dict[str, Any]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            data = json.dumps(content).encode()
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def index(**annotations: str) -> dict[str, Any]:
+    return {"index.json": {"manifests": [{"annotations": annotations}]}}
+
+
+# The cache
+
+
+def test_file_placed_by_hand_wins_over_upstream(cache: Path, upstream: tuple[Path, str]) -> None:
+    (cache / "k3s").write_bytes(CONTENT)
+    (upstream[0] / "k3s").write_bytes(b"another")
+    artifact = row(upstream={"url": f"{upstream[1]}/k3s", "sha256": hashlib.sha256(b"another").hexdigest()})
+    fact, line, problems = resolve(cache, artifact, "cache", "upstream")
+    assert not problems
+    assert (fact["source"], fact["sha256"], fact["path"]) == ("cache", SHA256, str(cache / "k3s"))
+    assert line == f"k3s v1: cache (placed by hand, sha256 {SHA256})"
+
+
+def test_checksum_file_beside_must_match(cache: Path) -> None:
+    (cache / "k3s").write_bytes(CONTENT)
+    (cache / "k3s.sha256").write_text(f"{'0' * 64}  k3s\n")
+    for problems in (resolve(cache, row(), "cache")[2], check(cache, row(), "cache")):
+        (problem,) = problems
+        assert problem.what == (
+            f"checksum mismatch: {cache / 'k3s'} has sha256 {SHA256}, {cache / 'k3s.sha256'} says {'0' * 64}"
+        )
+
+
+def test_wrong_checksum_is_not_passed_over_for_another_source(cache: Path, upstream: tuple[Path, str]) -> None:
+    (cache / "k3s").write_bytes(CONTENT)
+    (cache / "k3s.sha256").write_text("0" * 64)
+    (upstream[0] / "k3s").write_bytes(CONTENT)
+    artifact = row(upstream={"url": f"{upstream[1]}/k3s", "sha256": SHA256})
+    assert len(resolve(cache, artifact, "cache", "upstream")[2]) == 1
+
+
+# Upstream
+
+
+def test_download_is_verified_kept_and_found_again(cache: Path, upstream: tuple[Path, str]) -> None:
+    (upstream[0] / "k3s+1").write_bytes(CONTENT)
+    (upstream[0] / "sums.txt").write_text(f"{'1' * 64}  other\n{SHA256} *k3s+1\n")
+    artifact = row(upstream={"url": f"{upstream[1]}/k3s%2B1", "checksum_url": f"{upstream[1]}/sums.txt"})
+    assert not check(cache, artifact, "cache", "upstream")
+    assert not list(cache.iterdir()), "a check downloads nothing"
+    fact, _line, problems = resolve(cache, artifact, "cache", "upstream")
+    assert not problems
+    assert (fact["source"], (cache / "k3s").read_bytes()) == ("upstream", CONTENT)
+    assert (cache / "k3s").stat().st_mode & 0o111
+    fact, line, _problems = resolve(cache, artifact, "cache", "upstream")
+    assert fact["source"] == "cache"
+    assert "downloaded before" in line
+
+
+def test_edited_version_is_downloaded_anew(cache: Path, upstream: tuple[Path, str]) -> None:
+    for name, content in (("v1", b"one"), ("v2", b"two")):
+        (upstream[0] / name).write_bytes(content)
+        given = {"url": f"{upstream[1]}/{name}", "sha256": hashlib.sha256(content).hexdigest()}
+        fact, _line, problems = resolve(cache, row(version=name, upstream=given), "cache", "upstream")
+        assert (fact["source"], problems) == ("upstream", [])
+    assert (cache / "k3s").read_bytes() == b"two"
+
+
+def test_wrong_download_is_refused_and_leaves_nothing(cache: Path, upstream: tuple[Path, str]) -> None:
+    (upstream[0] / "k3s").write_bytes(b"tampered")
+    artifact = row(upstream={"url": f"{upstream[1]}/k3s", "sha256": SHA256})
+    (problem,) = resolve(cache, artifact, "cache", "upstream")[2]
+    got = hashlib.sha256(b"tampered").hexdigest()
+    assert problem.what == f"checksum mismatch: {upstream[1]}/k3s has sha256 {got}, the table says {SHA256}"
+    assert not list(cache.iterdir())
+
+
+def test_download_without_checksum_is_no_source(cache: Path, upstream: tuple[Path, str]) -> None:
+    (upstream[0] / "k3s").write_bytes(CONTENT)
+    (problem,) = resolve(cache, row(upstream={"url": f"{upstream[1]}/k3s"}), "upstream")[2]
+    assert "has neither sha256 nor checksum_url in the table" in problem.what
+
+
+@pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo is not installed")
+def test_image_that_no_registry_gives(cache: Path) -> None:
+    artifact = row(kind="image", upstream={"image": "docker://127.0.0.1:1/valkey:8"})
+    for problems in (resolve(cache, artifact, "upstream")[2], check(cache, artifact, "upstream")):
+        assert "upstream (skopeo " in problems[0].what
+        assert "connection refused" in problems[0].what
+
+
+# The bundle
+
+
+def test_bundle_makes_the_artifact(cache: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    body = f"""
+import json, pathlib, sys
+print("building", sys.argv, file=sys.stderr)
+pathlib.Path({str(made)!r}).write_bytes({CONTENT!r})
+print(json.dumps({{"path": {str(made)!r}, "sha256": {SHA256!r}}}))
+"""
+    repository = fake_lab(tmp_path / "repository", body)
+    fact, line, problems = resolve(cache, row(registries="k3s"), "cache", "registries", repository=repository)
+    assert not problems
+    assert (fact["source"], fact["path"]) == ("registries", str(made))
+    assert line == f"k3s v1: registries (bundle part k3s, sha256 {SHA256})"
+
+
+def test_bundle_that_fails_says_why(cache: Path, tmp_path: Path) -> None:
+    repository = fake_lab(tmp_path / "repository", "import sys; sys.exit('no compiler')")
+    (problem,) = resolve(cache, row(registries="k3s"), "registries", repository=repository)[2]
+    assert "registries (python -m lab bundle k3s failed: no compiler)" in problem.what
+
+
+def test_check_knows_the_parts_without_building(cache: Path, tmp_path: Path) -> None:
+    repository = fake_lab(tmp_path / "repository", "import sys; assert sys.argv[2] == '--list'; print('k3s')")
+    assert not check(cache, row(registries="k3s"), "registries", repository=repository)
+    (problem,) = check(cache, row(registries="k4s"), "registries", repository=repository)
+    assert "registries (the bundle has no part k4s (it has k3s))" in problem.what
+
+
+def test_missing_everywhere_is_one_problem_with_three_reasons(cache: Path, upstream: tuple[Path, str]) -> None:
+    artifact = row(upstream={"url": f"{upstream[1]}/k3s", "sha256": SHA256})
+    for problems in (resolve(cache, artifact, "cache", "upstream")[2], check(cache, artifact, "cache", "upstream")):
+        (problem,) = problems
+        assert problem.where == "artifact k3s"
+        assert problem.what == (
+            f"version v1 is nowhere: cache (no file {cache / 'k3s'}), upstream (HTTP 404 from {upstream[1]}/k3s), "
+            "registries (not in artifact_sources)"
+        )
+        assert str(cache / "k3s") in problem.fix
+
+
+# Archives
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"manifest.json": [{"RepoTags": ["docker.io/valkey/valkey:8"]}]}, ["docker.io/valkey/valkey:8"]),
+        ({"manifest.json": [{"RepoTags": ["a/b:1", "a/b:2"]}, {"RepoTags": ["c/d:1"]}]}, ["a/b:1", "a/b:2", "c/d:1"]),
+        (index(**{"io.containerd.image.name": "q.io/p:v3"}), ["q.io/p:v3"]),
+        (index(**{"org.opencontainers.image.ref.name": "q.io/p:v3"}), ["q.io/p:v3"]),
+        ({"manifest.json": [{"RepoTags": ["a:1"]}], **index(**{"io.containerd.image.name": "a:1"})}, ["a:1"]),
+        ({"./manifest.json": [{"RepoTags": ["a:1"]}]}, ["a:1"]),
+    ],
+)
+def test_references(tmp_path: Path, files: dict[str, Any], expected: list[str]) -> None:
+    assert archives.references(archive(tmp_path / "image.tar", files)) == expected
+
+
+def test_references_in_compressed_archives(tmp_path: Path) -> None:
+    plain = archive(tmp_path / "image.tar", {"layer": "x" * 100000, "manifest.json": [{"RepoTags": ["a:1"]}]})
+    zipped = tmp_path / "zipped"
+    zipped.write_bytes(gzip.compress(plain.read_bytes()))
+    assert archives.references(zipped) == ["a:1"]
+    assert archives.node_file_name("image.tar", zipped) == "image.tar.gz"
+    assert archives.node_file_name("image.tar.zst", plain) == "image.tar"
+    if not shutil.which("zstd"):
+        pytest.skip("zstd is not installed")
+    subprocess.run(["zstd", "-q", str(plain), "-o", str(tmp_path / "packed")], check=True)
+    assert archives.references(tmp_path / "packed") == ["a:1"]
+    assert archives.node_file_name("image.tar", tmp_path / "packed") == "image.tar.zst"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"manifest.json": [{"RepoTags": None}]}, index(**{"org.opencontainers.image.ref.name": "8.1.1"}), {"x": 1}],
+)
+def test_archive_without_a_full_name_is_refused(tmp_path: Path, files: dict[str, Any]) -> None:
+    with pytest.raises(RefusedError, match="names no image"):
+        archives.references(archive(tmp_path / "image.tar", files))
+
+
+def test_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
+    for content in (b"plain text", b"\x1f\x8bbroken", b"\x28\xb5\x2f\xfdbroken"):
+        (tmp_path / "image.tar").write_bytes(content)
+        with pytest.raises(RefusedError, match="is not a readable image archive"):
+            archives.references(tmp_path / "image.tar")
+
+
+@pytest.mark.parametrize(("kind", "key", "value"), [("image", "image", "a:1"), ("images", "images", ["a:1", "b:2"])])
+def test_fact_holds_what_the_archive_names(cache: Path, kind: str, key: str, value: object) -> None:
+    archive(cache / "k3s", {"manifest.json": [{"RepoTags": ["a:1"]}, {"RepoTags": ["b:2"]}]})
+    assert resolve(cache, row(kind=kind), "cache")[0][key] == value
+
+
+def test_published_checksums() -> None:
+    assert published(f"{SHA256}\n", "kubectl") == SHA256
+    with pytest.raises(SourceError, match="no line for k3s"):
+        published(f"{SHA256}  other\n", "k3s")
