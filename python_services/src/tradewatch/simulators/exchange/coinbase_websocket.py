@@ -244,10 +244,10 @@ class CoinbaseWebSocket:
     def _answer(self, connection: _Connection, data: str | bytes) -> None:
         kind, channel, products = self._understand(data)
         if kind == "subscribe":
-            connection.subscriptions.setdefault(channel, set()).update(products)
-            connection.subscribed.set()
             if channel in _EVENT_CHANNELS:
                 self._send_snapshot(connection, channel, products)
+            connection.subscriptions.setdefault(channel, set()).update(products)
+            connection.subscribed.set()
         elif not products:
             connection.subscriptions.pop(channel, None)
         else:
@@ -290,6 +290,8 @@ class CoinbaseWebSocket:
             items = ",".join(_ticker(state.last, state) for state in states)
             connection.send(channel, _now(), f'[{{"type":"snapshot","tickers":[{items}]}}]')
             return
+        # What is still being collected is in the snapshot: sent off first, it does not come to this client again.
+        self._flush_trades()
         # Newest first, as the real snapshot is.
         items = ",".join(_trade(tick, at) for state in states for tick, at in reversed(state.trades))
         connection.send(channel, _now(), f'[{{"type":"snapshot","trades":[{items}]}}]')
