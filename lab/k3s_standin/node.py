@@ -117,6 +117,8 @@ class Node:
             "--run-firewall=true",
             "--run-service-proxy=false",
             "--health-port=0",
+            # An admin API of the BGP daemon, without authentication, on the node's address.
+            "--gobgp-admin-port=0",
         ]
         environment = {"KUBE_ROUTER_CNI_CONF_FILE": str(_CNI_FILE), "NODE_NAME": self.config.node_name}
         self._group.start("kube-router", [payload.program("kube-router"), *router], environment)
