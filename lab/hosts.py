@@ -25,6 +25,15 @@ SUBNETS = [f"10.{second}.{third}.0/24" for second in (213, 214) for third in ran
 # Four kubelets share one kernel: Debian's 128 inotify instances are too few.
 INOTIFY_INSTANCES = 8192
 VOLUMES = ("/var/lib/rancher", "/var/lib/kubelet", "/var/lib/containerd", "/var/lib/etcd", "/var/log")
+# On cgroup v1 podman mounts the machine's whole name=systemd hierarchy over the container's own part of it, and the
+# hosts' systemds and kubelets would remove each other's groups: take that mount (and the mask on it) away again.
+INIT = """
+hierarchy=/sys/fs/cgroup/systemd
+if grep -q " /../.. $hierarchy " /proc/self/mountinfo; then
+  umount $hierarchy/release_agent && umount $hierarchy || exit 1
+fi
+exec /sbin/init
+"""
 LIMITS = ("--ulimit", "nofile=20000:20000", "--ulimit", "nproc=20000:20000")
 
 
@@ -172,7 +181,7 @@ def _boot(lab: Lab, host: str, image: str) -> None:
     volumes = [word for path in VOLUMES for word in ("--volume", path)]
     options = ["--privileged", "--cgroupns=private", "--systemd=always", *LIMITS, *volumes, *_labels()]
     network = ["--network", lab.network, "--ip", lab.hosts[host], "--hostname", host, "--name", name]
-    run(["podman", "--runtime", "runc", "run", "--detach", *options, *network, image, "/sbin/init"])
+    run(["podman", "--runtime", "runc", "run", "--detach", *options, *network, image, "/bin/sh", "-c", INIT])
 
 
 def _wait_running(lab: Lab, host: str) -> None:

@@ -50,26 +50,6 @@ def systemd_cgroup() -> bool:
     return Path("/sys/fs/cgroup/cgroup.controllers").exists() and "INVOCATION_ID" in os.environ
 
 
-def cgroup_root() -> str:
-    """The kubelet's cgroup root: empty for the default; one of our own, made here, where hosts share a hierarchy.
-
-    In a container on cgroup v1, podman mounts the machine's whole ``name=systemd`` hierarchy. Kubelets of several such
-    hosts would see, and clean up, each other's pods below /kubepods.
-    """
-    if not any(":name=systemd:/.." in line for line in Path("/proc/1/cgroup").read_text().splitlines()):
-        return ""
-    # Unique among the containers that run now, and the same for as long as this one does.
-    root = f"k3s-{os.stat('/proc/1/ns/pid').st_ino}"
-    for hierarchy in Path("/sys/fs/cgroup").iterdir():
-        if not hierarchy.is_symlink() and (hierarchy / "cgroup.procs").exists() and hierarchy.name != "unified":
-            (hierarchy / root).mkdir(exist_ok=True)
-            # A new cpuset is empty, and nothing can run in it until it gets its parent's.
-            for name in ("cpuset.cpus", "cpuset.mems"):
-                if (hierarchy / name).exists():
-                    (hierarchy / root / name).write_text((hierarchy / name).read_text())
-    return f"/{root}"
-
-
 def resolv_conf() -> str:
     """The resolver file for pods: systemd-resolved's real one where there is a stub."""
     real = Path("/run/systemd/resolve/resolv.conf")

@@ -79,7 +79,6 @@ class Node:
             files.write(paths.AGENT_CA, (paths.TLS / "ca.crt").read_bytes(), 0o644)
         files.write_json(paths.KUBELET_DROPINS / "00-k3s-defaults.conf", self._kubelet_defaults())
         bootstrap = paths.KUBERNETES / "bootstrap-kubelet.conf"
-        cgroup_root = host.cgroup_root()
         own = [
             f"config={paths.KUBELET / 'config.yaml'}",
             f"config-dir={paths.KUBELET_DROPINS}",
@@ -89,7 +88,6 @@ class Node:
             *([f"bootstrap-kubeconfig={bootstrap}"] if bootstrap.exists() else []),
             *([f"node-labels={','.join(self.config.node_labels)}"] if self.config.node_labels else []),
             *([f"register-with-taints={','.join(self.config.node_taints)}"] if self.config.node_taints else []),
-            *([f"cgroup-root={cgroup_root}"] if cgroup_root else []),
             *(["v=4"] if self.config.debug else []),
         ]
         argv = flags.override([], own, self.config.component_arguments("kubelet"))
