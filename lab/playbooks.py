@@ -57,8 +57,10 @@ def inventory_hosts() -> list[str]:
 def play(playbook: str, *, cmdline: str = "", quiet: bool = False) -> Result:
     """Run one playbook; its output goes to stdout unless ``quiet``, and to ``runner/artifacts/`` in any case."""
     started = time.monotonic()
+    private = paths.lab_dir() / "runner"
+    private.mkdir(exist_ok=True, mode=0o700)
     run: Any = ansible_runner.run(
-        private_data_dir=str(paths.lab_dir() / "runner"),
+        private_data_dir=str(private),
         project_dir=str(paths.REPOSITORY),
         playbook=playbook,
         inventory=[str(path) for path in paths.inventories()],

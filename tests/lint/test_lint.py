@@ -9,7 +9,10 @@ import yaml
 
 from tests.commands import run
 
-SOURCES = ("lab", "tests", "python_services", "plugins", "roles", "molecule")
+ROLE_MODULES = (
+    "roles/artifacts/module_utils/tradewatch_artifacts",
+    "roles/preflight/module_utils/tradewatch_preflight",
+)
 
 
 @pytest.mark.parametrize(
@@ -17,7 +20,7 @@ SOURCES = ("lab", "tests", "python_services", "plugins", "roles", "molecule")
     [
         ("ruff", "check", "."),
         ("ruff", "format", "--check", "."),
-        ("mypy", "lab", "tests", "python_services/src"),
+        ("mypy", "lab", "tests", "python_services/src", "plugins", *ROLE_MODULES),
         ("yamllint", "--strict", "."),
         ("ansible-lint", "--offline", "--strict"),
     ],
