@@ -142,9 +142,8 @@ def _network(known: Lab | None) -> Lab:
     name = paths.lab_name()
     if known and name in run(["podman", "network", "ls", "--format", "{{.Name}}"]).split():
         return known
-    if known:
-        # Containers of a lost network cannot start again: their addresses belong to it.
-        _remove(name)
+    # Containers of a lost network cannot start again, and a network without its lab.json is the rest of a dead lab.
+    _remove(name)
     taken = [ipaddress.ip_network(text) for text in _taken_networks()]
     for text in SUBNETS:
         subnet = ipaddress.ip_network(text)

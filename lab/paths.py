@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# Below the lab directory of the checkout: the tests' own labs.
+TESTS_LABS = "tests"
 VENV_BIN = REPOSITORY / ".venv" / "bin"
 
 

@@ -86,5 +86,14 @@ def down() -> None:
     """Remove every trace of the lab but the cache."""
     with lock():
         hosts.down()
-        shutil.rmtree(paths.lab_dir(), ignore_errors=True)
+        for entry in paths.lab_dir().iterdir():
+            # The tests' labs live below the user's, and outlive it.
+            if entry.name == paths.TESTS_LABS and any(entry.iterdir()):
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    if not any(paths.lab_dir().iterdir()):
+        paths.lab_dir().rmdir()
     say(f"the lab is gone; the cache stays in {paths.cache_dir()}")

@@ -130,7 +130,7 @@ def wait_for(what: str, probe: Callable[[], Any], timeout: float = 120.0) -> Any
 def lab() -> Iterator[LabUnderTest]:
     """The lab after `make lab`; removed at the end. TRADEWATCH_E2E_LAB names a standing one to use instead."""
     standing = os.environ.get("TRADEWATCH_E2E_LAB")
-    under_test = LabUnderTest(Path(standing or REPOSITORY / ".lab/e2e").resolve())
+    under_test = LabUnderTest(Path(standing or REPOSITORY / ".lab/tests/e2e").resolve())
     if not standing:
         run("python", "-m", "lab", "down", env=under_test.env)
     started = time.monotonic()

@@ -20,7 +20,7 @@ ORDER = [
     "trading_services",
     "prometheus",
 ]
-LAB = {"TRADEWATCH_LAB_DIR": str(REPOSITORY / ".lab/molecule")}
+LAB = {"TRADEWATCH_LAB_DIR": str(REPOSITORY / ".lab/tests/molecule")}
 
 
 @pytest.fixture(scope="module")

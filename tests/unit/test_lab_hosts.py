@@ -85,3 +85,15 @@ def test_a_content_key_follows_content_and_names(tmp_path: Path) -> None:
     second = digest(tmp_path / "a")
     (tmp_path / "a").rename(tmp_path / "b")
     assert len({first, second, digest(tmp_path / "b")}) == 3
+
+
+def test_down_leaves_the_tests_labs_and_nothing_else(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "down", lambda: None)
+    (directory / "ssh").mkdir()
+    (directory / "kubeconfig").touch()
+    (directory / "tests" / "e2e").mkdir(parents=True)
+    up.down()
+    assert [entry.name for entry in directory.iterdir()] == ["tests"]
+    (directory / "tests" / "e2e").rmdir()
+    up.down()
+    assert not directory.exists()
