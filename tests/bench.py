@@ -1,0 +1,214 @@
+"""Measure the figures of docs/benchmarks.md in a lab of their own, beside the user's (`make bench`)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lab import paths
+from tests.commands import REPOSITORY, run
+
+# `make lab-down` leaves what is below the tests' folder alone.
+BENCH_LAB = REPOSITORY / ".lab" / paths.TESTS_LABS / "bench"
+COLD_CACHE = REPOSITORY / ".lab" / paths.TESTS_LABS / "bench-cache"
+PAGE = REPOSITORY / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+CGROUPS = Path("/sys/fs/cgroup")
+GIB = 1024**3
+TIMEOUT_SECONDS = 3600.0
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+RECAP_HOST = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", re.MULTILINE)
+STAGE = re.compile(r"│\s+([\w./ ]+?): (\d+) s\s*│")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table: what was measured, what came out, and the bar it is held to."""
+
+    what: str
+    value: str
+    bar: str = ""
+
+
+def recaps(output: str) -> list[dict[str, int]]:
+    """The changed counts by host of every playbook run in ``output``, in order."""
+    _, *parts = ANSI.sub("", output).split("PLAY RECAP")
+    return [{host: int(count) for host, count in RECAP_HOST.findall(part)} for part in parts]
+
+
+def stages(output: str) -> dict[str, int]:
+    """Stage -> wall seconds, from the table that `make lab` ends with."""
+    return {name.strip(): int(seconds) for name, seconds in STAGE.findall(ANSI.sub("", output))}
+
+
+def changed(counts: dict[str, int]) -> str:
+    """``changed=2``: the sum over the hosts of a recap."""
+    return f"changed={sum(counts.values())}"
+
+
+def size_bytes(folder: Path) -> int:
+    """The bytes of all files below ``folder``, each hard link once, symlinks not followed."""
+    seen: dict[tuple[int, int], int] = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            status = path.stat()
+            seen[status.st_dev, status.st_ino] = status.st_size
+    return sum(seen.values())
+
+
+def gib(count: int) -> str:
+    """Bytes as ``1.23 GiB``."""
+    return f"{count / GIB:.2f} GiB"
+
+
+def cgroup_version(root: Path = CGROUPS) -> int:
+    """2 where the machine has one hierarchy for everything, else 1."""
+    return 2 if (root / "cgroup.controllers").exists() else 1
+
+
+def cgroup_memory_bytes(cgroup: str, root: Path = CGROUPS) -> int:
+    """What a container and all below it use: the cgroup's usage without page cache that can be dropped at once.
+
+    The kubelet counts its working set in the same way. ``cgroup`` is the path from the hierarchy's root.
+    """
+    if cgroup_version(root) == 2:
+        folder, usage, inactive = root / cgroup.lstrip("/"), "memory.current", "inactive_file"
+    else:
+        folder, usage, inactive = root / "memory" / cgroup.lstrip("/"), "memory.usage_in_bytes", "total_inactive_file"
+    statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    return max(0, int((folder / usage).read_text()) - int(statistics[inactive]))
+
+
+def lab_memory_bytes(name: str) -> dict[str, int]:
+    """Host -> bytes in use, of the lab whose podman label is ``name``."""
+    listed = run("podman", "ps", "--quiet", "--filter", f"label=tradewatch.lab={name}").split()
+    if not listed:
+        return {}
+    rows = json.loads(run("podman", "inspect", *listed))
+    return {row["Name"].removeprefix(f"{name}-"): cgroup_memory_bytes(row["State"]["CgroupPath"]) for row in rows}
+
+
+def machine() -> str:
+    """One line about the machine: cores, memory, kernel, cgroup version."""
+    total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
+    memory = int(total.split()[1]) / 1024**2
+    return (
+        f"{os.cpu_count()} cores, {memory:.0f} GiB of memory, Linux {platform.release()} ({platform.machine()}), "
+        f"cgroup v{cgroup_version()}"
+    )
+
+
+def markdown(figures: Sequence[Figure], when: datetime, machine_line: str) -> str:
+    """The section between the markers: when, where, and the table."""
+    lines = [f"Measured on {when:%Y-%m-%d}: {machine_line}.", "", "| what | measured | bar |", "|---|---|---|"]
+    lines += [f"| {figure.what} | {figure.value} | {figure.bar} |" for figure in figures]
+    return "\n".join(lines)
+
+
+def between_markers(page: str, section: str) -> str:
+    """``page`` with ``section`` in the place of what stands between the markers.
+
+    Raises:
+        ValueError: the page has not exactly one of each marker, in order.
+    """
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        raise ValueError(f"the page needs one {BEGIN} and then one {END}")
+    return f"{page[: page.index(BEGIN) + len(BEGIN)]}\n{section}\n{page[page.index(END) :]}"
+
+
+def timed(*argv: str, env: dict[str, str]) -> tuple[str, float]:
+    """Output and wall seconds of a command."""
+    print(f"bench: {' '.join(argv)}", file=sys.stderr, flush=True)
+    started = time.monotonic()
+    output = run(*argv, env=env, timeout=TIMEOUT_SECONDS)
+    return output, time.monotonic() - started
+
+
+@contextmanager
+def clean_lab(env: dict[str, str], *, keep: bool) -> Iterator[None]:
+    """No lab before; none after, unless ``keep``."""
+    run("python", "-m", "lab", "down", env=env)
+    try:
+        yield
+    finally:
+        if not keep:
+            run("python", "-m", "lab", "down", env=env)
+
+
+def measure(*, cold: bool, keep: bool) -> list[Figure]:
+    """Run everything that is measured, in order."""
+    env = {"TRADEWATCH_LAB_DIR": str(BENCH_LAB), "ANSIBLE_NOCOLOR": "1"}
+    figures = []
+    if cold:
+        # The warm runs use what the cold one left, so that the size is that of one build and no more.
+        shutil.rmtree(COLD_CACHE, ignore_errors=True)
+        env["TRADEWATCH_CACHE"] = str(COLD_CACHE)
+        with clean_lab(env, keep=False):
+            _, seconds = timed("make", "lab", env=env)
+        figures.append(Figure("`make lab`, nothing cached", f"{seconds:.0f} s", "under 1800 s"))
+    else:
+        figures.append(Figure("`make lab`, nothing cached", "not measured in this run (`--cold`)", "under 1800 s"))
+    with clean_lab(env, keep=keep):
+        output, seconds = timed("make", "lab", env=env)
+        site = stages(output).get("site.yml")
+        figures.append(Figure("`make lab`, warm cache, no hosts yet", f"{seconds:.0f} s", "under 480 s"))
+        first = f"{site} s, {changed(recaps(output)[0])}"
+        figures.append(Figure("`site.yml` on bare hosts", first))
+        output, seconds = timed("ansible-playbook", "site.yml", env=env)
+        second = f"{seconds:.0f} s, {changed(recaps(output)[0])}"
+        figures.append(Figure("`site.yml` again", second, "under 100 s, changed=0"))
+        output, seconds = timed("ansible-playbook", "site.yml", "--check", "--diff", env=env)
+        figures.append(
+            Figure("`site.yml --check --diff`", f"{seconds:.0f} s, {changed(recaps(output)[0])}", "changed=0")
+        )
+        hosts = lab_memory_bytes(bench_name(env))
+        each = ", ".join(f"{host} {gib(used)}" for host, used in sorted(hosts.items()))
+        figures.append(Figure("memory of the lab", f"{gib(sum(hosts.values()))} ({each})", "under 8 GiB"))
+    cache = COLD_CACHE if cold else paths.cache_dir()
+    size = size_bytes(cache)
+    note = "" if cold else ", with what earlier versions of the sources left"
+    figures.append(Figure("size of the cache", f"{gib(size)} ({size} bytes{note})"))
+    return figures
+
+
+def bench_name(env: dict[str, str]) -> str:
+    """The name of the lab below ``env``'s lab directory, as the lab itself makes it."""
+    answer = run("python", "-c", "from lab import paths; print(paths.lab_name())", env=env)
+    return answer.strip()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print the table, and write it into the page when asked to."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--cold", action="store_true", help="also time `make lab` with an empty cache (half an hour)")
+    parser.add_argument("--write", action="store_true", help="replace the table in docs/benchmarks.md")
+    parser.add_argument("--keep", action="store_true", help="leave the lab and the cold cache standing")
+    options = parser.parse_args(arguments)
+    try:
+        section = markdown(measure(cold=options.cold, keep=options.keep), datetime.now(UTC), machine())
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if options.cold and not options.keep:
+            shutil.rmtree(COLD_CACHE, ignore_errors=True)
+    print(section)
+    if options.write:
+        PAGE.write_text(between_markers(PAGE.read_text(), section))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
