@@ -26,7 +26,7 @@ def show(lab: Lab, endpoints: dict[str, Any], seconds: dict[str, float]) -> None
     running = defaultdict(list)
     for pod in _get("pods"):
         if pod["status"].get("phase") == "Running":
-            running[pod["spec"].get("nodeName")].append(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
+            running[pod["spec"].get("nodeName")].append(f"{pod['metadata']['namespace']}/{_workload(pod)}")
     nodes = {node["metadata"]["name"]: node for node in _get("nodes")}
     table = Table(title=f"Tradewatch lab {lab.name}", show_lines=True)
     for column in ("host", "address", "node", "role", "runs"):
@@ -46,6 +46,12 @@ def show(lab: Lab, endpoints: dict[str, Any], seconds: dict[str, float]) -> None
             table.add_row(name, endpoint["url"], "", "", _login(endpoint))
     table.add_row("stages", "", "", "", "\n".join(f"{name}: {value:.0f} s" for name, value in seconds.items()))
     Console(width=140).print(table)
+
+
+def _workload(pod: dict[str, Any]) -> str:
+    """What a pod is of, without the parts of its name that change."""
+    labels: dict[str, str] = pod["metadata"].get("labels", {})
+    return labels.get("app.kubernetes.io/name") or labels.get("k8s-app") or str(pod["metadata"]["name"])
 
 
 def _login(endpoint: dict[str, Any]) -> str:
