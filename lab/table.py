@@ -45,7 +45,7 @@ def show(lab: Lab, endpoints: dict[str, Any], seconds: dict[str, float]) -> None
         if endpoint:
             table.add_row(name, endpoint["url"], "", "", _login(endpoint))
     table.add_row("stages", "", "", "", "\n".join(f"{name}: {value:.0f} s" for name, value in seconds.items()))
-    Console(width=140).print(table)
+    Console(width=160).print(table)
 
 
 def _workload(pod: dict[str, Any]) -> str:
