@@ -1,0 +1,71 @@
+"""What `make bench` reads and writes: recaps, stages, cgroups, the page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests import bench
+
+OUTPUT = """
+PLAY RECAP *********************************************************************
+\x1b[0;33mcontrol-1\x1b[0m        : \x1b[0;32mok=39  \x1b[0m \x1b[0;33mchanged=12  \x1b[0m unreachable=0    failed=0
+localhost                  : ok=24   changed=2    unreachable=0    failed=0    skipped=0    rescued=0    ignored=0
+
+TASKS RECAP ********************************************************************
+PLAY RECAP *********************************************************************
+localhost                  : ok=2    changed=0    unreachable=0    failed=0    skipped=1    rescued=0    ignored=0
+┃ host               ┃ address   ┃ node ┃ role ┃ runs                            ┃
+│ stages             │           │      │      │ hosts and bundle: 4 s           │
+│                    │           │      │      │ site.yml: 71 s                  │
+│                    │           │      │      │ playbooks/verify.yml: 13 s      │
+"""
+
+
+def test_each_run_s_recap_is_read_with_its_colours() -> None:
+    assert bench.recaps(OUTPUT) == [{"control-1": 12, "localhost": 2}, {"localhost": 0}]
+    assert bench.changed(bench.recaps(OUTPUT)[0]) == "changed=14"
+
+
+def test_stages_are_read_from_the_table() -> None:
+    assert bench.stages(OUTPUT) == {"hosts and bundle": 4, "site.yml": 71, "playbooks/verify.yml": 13}
+
+
+def test_memory_is_usage_without_inactive_file_cache(tmp_path: Path) -> None:
+    old, new = tmp_path / "v1", tmp_path / "v2"
+    (old / "memory/host").mkdir(parents=True)
+    (old / "memory/host/memory.usage_in_bytes").write_text("1000\n")
+    (old / "memory/host/memory.stat").write_text("inactive_file 1\ntotal_inactive_file 300\n")
+    (new / "host").mkdir(parents=True)
+    (new / "cgroup.controllers").write_text("memory\n")
+    (new / "host/memory.current").write_text("1000\n")
+    (new / "host/memory.stat").write_text("anon 600\ninactive_file 400\n")
+    assert bench.cgroup_memory_bytes("/host", old) == 700
+    assert bench.cgroup_memory_bytes("/host", new) == 600
+
+
+def test_a_file_with_two_names_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"12345")
+    (tmp_path / "two").hardlink_to(tmp_path / "one")
+    (tmp_path / "three").symlink_to("one")
+    assert bench.size_bytes(tmp_path) == 5
+
+
+def test_the_table_replaces_what_stands_between_the_markers_and_nothing_else() -> None:
+    section = bench.markdown([bench.Figure("runs", "3 s", "under 4 s")], datetime(2026, 1, 2, tzinfo=UTC), "2 cores")
+    page = bench.between_markers(f"above\n{bench.BEGIN}\nold\n{bench.END}\nbelow\n", section)
+    assert "old" not in page
+    assert page.startswith(f"above\n{bench.BEGIN}\nMeasured on 2026-01-02: 2 cores.\n")
+    assert page.endswith(f"| runs | 3 s | under 4 s |\n{bench.END}\nbelow\n")
+    assert bench.between_markers(page, section) == page
+
+
+def test_a_page_without_markers_is_not_written() -> None:
+    with pytest.raises(ValueError, match="needs one"):
+        bench.between_markers("no markers", "table")
+
+
+def test_the_page_has_its_markers() -> None:
+    assert "Measured on" in bench.between_markers(bench.PAGE.read_text(), "Measured on")
