@@ -1,16 +1,17 @@
-"""Fixtures of every scenario: the lab's hosts by testinfra over SSH, kubectl, and Prometheus' endpoints."""
+"""Fixtures of every scenario: the lab's hosts by testinfra over SSH, and the cluster by kubectl."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import testinfra
+from lab_cluster import Cluster
 from testinfra.host import Host
 
 
@@ -45,7 +46,9 @@ def kubectl(lab_dir: Path) -> Callable[..., Any]:
     return call
 
 
-@pytest.fixture(scope="session")
-def endpoints(lab_dir: Path) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads((lab_dir / "endpoints.json").read_text())
-    return answer
+@pytest.fixture(scope="module")
+def cluster(lab_dir: Path) -> Iterator[Cluster]:
+    """The cluster; what a module's tests make in it is removed after the last of them."""
+    found = Cluster(lab_dir)
+    yield found
+    found.remove_made()

@@ -33,7 +33,9 @@ def test_kubelet_reports_the_binary_s_version(host: Host, kubectl: Callable[...,
     assert kubectl("get", "node", "control-1")["status"]["nodeInfo"]["kubeletVersion"] == printed
 
 
-@pytest.mark.parametrize("path", ["/etc/rancher/k3s/token", "/etc/rancher/k3s/config.yaml", "/etc/rancher/k3s/k3s.yaml"])
+@pytest.mark.parametrize(
+    "path", ["/etc/rancher/k3s/token", "/etc/rancher/k3s/config.yaml", "/etc/rancher/k3s/k3s.yaml"]
+)
 def test_secret_files_are_root_s_alone(host: Host, path: str) -> None:
     assert (host.file(path).mode, host.file(path).user) == (0o600, "root")
 

@@ -1,0 +1,182 @@
+"""The scenarios' view of the cluster: kubectl, bounded waiting, and probe pods to ask from inside."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Object = dict[str, Any]
+
+PROBE_LABEL = "tradewatch.io/probe"
+CONNECT = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2).close()
+except OSError as error:
+    sys.exit(str(error))
+"""
+
+
+def eventually(check: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    """The first true answer of a check that is asked again and again. Fails with its last one at the bound."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = check()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}; last: {answer!r}"
+        time.sleep(0.5)
+
+
+def policy(namespace: str, name: str, pods: dict[str, str], direction: str) -> Object:
+    """A NetworkPolicy that lets these pods send anything (Egress) or receive anything (Ingress)."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": namespace, "labels": {PROBE_LABEL: "true"}},
+        "spec": {"podSelector": {"matchLabels": pods}, "policyTypes": [direction], direction.lower(): [{}]},
+    }
+
+
+def pod(
+    namespace: str, name: str, image: str, node_role: str, command: list[str], labels: dict[str, str] | None = None
+) -> Object:
+    """A pod as restricted as the services are."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": {PROBE_LABEL: name, **(labels or {})}},
+        "spec": {
+            "nodeSelector": {"tradewatch/role": node_role},
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "activeDeadlineSeconds": 900,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 10001,
+                "runAsGroup": 10001,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "probe",
+                    "image": image,
+                    "imagePullPolicy": "Never",
+                    "command": command,
+                    "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "readOnlyRootFilesystem": True,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                }
+            ],
+        },
+    }
+
+
+@dataclass
+class Cluster:
+    """kubectl with the administrator's kubeconfig; what it makes for a test, it removes after it."""
+
+    lab_dir: Path
+    made: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """One kubectl command, whatever it answers."""
+        command = [str(self.lab_dir / "bin/kubectl"), "--kubeconfig", str(self.lab_dir / "kubeconfig"), *arguments]
+        return subprocess.run(command, input=stdin or "", capture_output=True, text=True, timeout=120)
+
+    def text(self, *arguments: str, stdin: str | None = None) -> str:
+        """The output of a kubectl command that must succeed."""
+        result = self.run(*arguments, stdin=stdin)
+        assert result.returncode == 0, f"kubectl {' '.join(arguments[:6])}: {result.stderr}"
+        return result.stdout
+
+    def get(self, *arguments: str) -> Any:
+        """``kubectl get``, parsed."""
+        return json.loads(self.text("get", *arguments, "-o", "json"))
+
+    def execute(self, namespace: str, pod: str, *command: str, stdin: str | None = None) -> Any:
+        """A command in a pod's first container."""
+        return self.run("exec", "--stdin", "--namespace", namespace, pod, "--", *command, stdin=stdin)
+
+    def refusal(self, item: Object) -> str:
+        """Why the API server would refuse an object; empty where it would take it. Nothing is made."""
+        return self.run("create", "--dry-run=server", "-f", "-", stdin=json.dumps(item)).stderr
+
+    def make(self, *items: Object) -> None:
+        """Make objects that are gone after the test."""
+        for item in items:
+            metadata = item["metadata"]
+            self.made.append((item["kind"], metadata["namespace"], metadata["name"]))
+            self.text("apply", "-f", "-", stdin=json.dumps(item))
+
+    def remove(self, kind: str, namespace: str, name: str) -> None:
+        """Remove one object now."""
+        self.text("delete", kind, name, "--namespace", namespace, "--ignore-not-found", "--wait=true")
+
+    def remove_made(self) -> None:
+        """Remove what make() made and is still there."""
+        while self.made:
+            self.remove(*self.made.pop())
+
+    def services_image(self) -> str:
+        """The services' image, which holds a Python, as the nodes name it."""
+
+        def find() -> str | None:
+            for node in self.get("nodes")["items"]:
+                for image in node["status"].get("images", []):
+                    for name in image.get("names", []):
+                        if re.search(r"(^|/)tradewatch:", name):
+                            return str(name)
+            return None
+
+        return str(eventually(find, "a node reports the services' image"))
+
+    def pods(self, namespace: str, name: str) -> list[Object]:
+        """The pods of a service that are not being deleted."""
+        items = self.get("pods", "--namespace", namespace, "--selector", f"app.kubernetes.io/name={name}")["items"]
+        return [item for item in items if "deletionTimestamp" not in item["metadata"]]
+
+    def ready_pod(self, namespace: str, name: str) -> Object:
+        """A ready pod of a service."""
+
+        def find() -> Object | None:
+            for item in self.pods(namespace, name):
+                conditions = {entry["type"]: entry["status"] for entry in item["status"].get("conditions", [])}
+                if conditions.get("Ready") == "True":
+                    return item
+            return None
+
+        found: Object = eventually(find, f"a pod of {name} is ready", 120)
+        return found
+
+    def start(self, item: Object) -> str:
+        """Start a probe pod; its address once it runs."""
+        self.make(item)
+        namespace, name = item["metadata"]["namespace"], item["metadata"]["name"]
+
+        def running() -> str | None:
+            status = self.get("pod", name, "--namespace", namespace)["status"]
+            assert status["phase"] != "Failed", status
+            return status.get("podIP") if status["phase"] == "Running" else None
+
+        return str(eventually(running, f"{namespace}/{name} runs"))
+
+    def probe(self, namespace: str, name: str, node_role: str, labels: dict[str, str] | None = None) -> str:
+        """Start a pod that waits to be told what to try; its address."""
+        wait = ["python3", "-c", "import signal; signal.pause()"]
+        return self.start(pod(namespace, name, self.services_image(), node_role, wait, labels))
+
+    def connects(self, namespace: str, pod: str, host: str, port: int) -> bool:
+        """Whether a TCP connection from a pod with a Python is made."""
+        return bool(self.execute(namespace, pod, "python3", "-c", CONNECT, host, str(port)).returncode == 0)

@@ -1,0 +1,107 @@
+"""Valkey as its clients meet it: who gets through to it, with which password, and what outlives its pod."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lab_cluster import Cluster, eventually, policy
+
+NAMESPACE = "crypto-collectors"
+# An entry of the services table whose connects_to names Valkey.
+CLIENT = {"app.kubernetes.io/name": "market-data-collector-coinbase"}
+# Sends the lines of stdin as commands and prints each reply's first line; the password is in no argument.
+ASK = """
+import socket, sys
+with socket.create_connection(("valkey.crypto-collectors.svc.cluster.local", 6379), timeout=5) as connection:
+    replies = connection.makefile("rb")
+    for line in sys.stdin:
+        connection.sendall(line.strip().encode() + b"\\r\\n")
+        reply = replies.readline().decode().strip()
+        if reply.startswith("$") and reply != "$-1":
+            reply = replies.readline().decode().strip()
+        print(reply)
+"""
+
+Ask = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def ask(cluster: Cluster) -> Ask:
+    """Commands from a pod that the services table lets connect -> the replies."""
+    cluster.make(policy(NAMESPACE, "probe-client", {"tradewatch.io/probe": "client"}, "Egress"))
+    cluster.probe(NAMESPACE, "client", "collectors", CLIENT)
+
+    def call(*commands: str) -> list[str]:
+        last = ""
+
+        def replies() -> list[str]:
+            nonlocal last
+            result = cluster.execute(
+                NAMESPACE, "client", "python3", "-c", ASK, stdin="".join(f"{c}\n" for c in commands)
+            )
+            last = result.stderr
+            return str(result.stdout).splitlines() if result.returncode == 0 else []
+
+        try:
+            return list(eventually(replies, "Valkey answers", 60))
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {last[-300:]}") from error
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def login(lab_dir: Path) -> str:
+    return "AUTH default " + json.loads((lab_dir / "secrets.json").read_text())["valkey_password"]
+
+
+def test_stranger_is_refused(ask: Ask) -> None:
+    assert ask("PING")[0].startswith("-NOAUTH")
+    assert ask("AUTH default wrong", "PING")[0].startswith("-WRONGPASS")
+
+
+def test_password_opens_it_but_not_what_is_dangerous(ask: Ask, login: str) -> None:
+    replies = ask(login, "PING", "FLUSHALL", "CONFIG SET appendonly no", "CONFIG GET maxmemory-policy")
+    assert replies[:2] == ["+OK", "+PONG"]
+    assert [reply.split()[0] for reply in replies[2:4]] == ["-NOPERM", "-NOPERM"]
+    assert replies[4] == "*2"
+
+
+def test_data_outlives_the_pod(cluster: Cluster, ask: Ask, login: str) -> None:
+    assert ask(login, "SET molecule kept")[1] == "+OK"
+    before = cluster.ready_pod(NAMESPACE, "valkey")["metadata"]["uid"]
+    cluster.text("delete", "pod", "valkey-0", "--namespace", NAMESPACE, "--wait=true")
+    assert cluster.ready_pod(NAMESPACE, "valkey")["metadata"]["uid"] != before
+    assert ask(login, "GET molecule", "DEL molecule")[1:] == ["kept", ":1"]
+
+
+def test_only_those_in_the_table_reach_it(cluster: Cluster, ask: Ask) -> None:
+    ask("PING")
+    address = cluster.get("service", "valkey", "--namespace", NAMESPACE)["spec"]["clusterIP"]
+    dns = cluster.get("service", "kube-dns", "--namespace", "kube-system")["spec"]["clusterIP"]
+    # No policy holds back what a pod of the namespace default sends: it reaches other Services.
+    cluster.probe("default", "stranger", "trading")
+    eventually(lambda: cluster.connects("default", "stranger", dns, 53), "the probe reaches the DNS", 30)
+    eventually(lambda: not cluster.connects("default", "stranger", address, 6379), "a stranger is kept out", 30)
+    # Nor does it suffice to be a neighbour.
+    cluster.make(policy(NAMESPACE, "probe-neighbour", {"tradewatch.io/probe": "neighbour"}, "Egress"))
+    cluster.probe(NAMESPACE, "neighbour", "collectors")
+    eventually(lambda: cluster.connects(NAMESPACE, "neighbour", dns, 53), "the neighbour reaches the DNS", 30)
+    eventually(lambda: not cluster.connects(NAMESPACE, "neighbour", address, 6379), "a neighbour is kept out", 30)
+
+
+def test_it_runs_as_nobody_on_a_file_system_it_cannot_write(cluster: Cluster) -> None:
+    assert cluster.execute(NAMESPACE, "valkey-0", "id", "-u").stdout.strip() == "10001"
+    for folder in ("/", "/etc/valkey", "/run/secrets/valkey"):
+        refused = cluster.execute(NAMESPACE, "valkey-0", "sh", "-c", f"echo > {folder}/written")
+        assert "Read-only file system" in refused.stderr, folder
+
+
+def test_password_stands_in_no_argument_or_environment(cluster: Cluster, login: str) -> None:
+    seen = cluster.execute(NAMESPACE, "valkey-0", "sh", "-c", "cat /proc/1/cmdline /proc/1/environ").stdout
+    assert seen.startswith("valkey-server")
+    assert login.split()[2] not in seen
+    assert login.split()[2] not in cluster.text("get", "pod", "valkey-0", "--namespace", NAMESPACE, "-o", "yaml")
