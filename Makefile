@@ -22,14 +22,32 @@ lab-down: $(READY)  ## Remove every trace of the lab but the cache
 image: $(READY)  ## Build the services' image and place it in the artifact cache
 	@$(BIN)/python -m lab place tradewatch
 
+# From fast to slow; the contract runs on the lab of the end-to-end tests, before its last test resets the hosts.
+LINT := tests/lint
+UNIT := tests/unit tests/preflight python_services/tests
+E2E := tests/e2e/test_1_main_job.py tests/e2e/test_2_convergence.py tests/e2e/test_3_scaling.py
+PYTEST := @$(BIN)/python -m pytest
+
 test: $(READY)  ## Everything: lint, unit, contract, Molecule, end to end
-	@$(BIN)/python -m tests.run all
+	$(PYTEST) -v --durations=30 $(LINT) $(UNIT) tests/molecule $(E2E) tests/k3s_contract tests/e2e/test_4_reset.py
 
 check: $(READY)  ## Lint and unit tests: under two minutes, no hosts
-	@$(BIN)/python -m tests.run lint unit
+	$(PYTEST) -q $(LINT) $(UNIT)
 
-lint unit contract molecule e2e: $(READY)
-	@$(BIN)/python -m tests.run $@
+lint: $(READY)  ## The linters alone
+	$(PYTEST) -q $(LINT)
+
+unit: $(READY)  ## The unit tests alone
+	$(PYTEST) -q $(UNIT)
+
+molecule: $(READY)  ## Every Molecule scenario
+	$(PYTEST) -v tests/molecule
+
+contract: $(READY)  ## What the roles rely on, against $$TRADEWATCH_LAB_DIR or a lab of its own
+	$(PYTEST) -v tests/k3s_contract
+
+e2e: $(READY)  ## The main job from zero, seen from outside
+	$(PYTEST) -v tests/e2e
 
 bench: $(READY)  ## Measure the figures of docs/benchmarks.md
 	@$(BIN)/python -m tests.bench

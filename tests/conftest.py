@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from tests.commands import REPOSITORY, run
+from tests.lab_under_test import LabUnderTest
+
 # A skip says why in the summary; more than these means that something no longer runs at all.
 SKIPS_ALLOWED = 3
 
@@ -22,3 +27,22 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[LabUnderTest]:
+    """The lab after `make lab` from zero, beside the user's; removed at the end.
+
+    TRADEWATCH_E2E_LAB names the directory of a standing lab to use instead.
+    """
+    standing = os.environ.get("TRADEWATCH_E2E_LAB")
+    under_test = LabUnderTest(Path(standing or REPOSITORY / ".lab/tests/e2e").resolve())
+    if not standing:
+        run("python", "-m", "lab", "down", env=under_test.env)
+    started = time.monotonic()
+    under_test.output = under_test.make("lab")
+    under_test.seconds = time.monotonic() - started
+    yield under_test
+    if not standing:
+        run("python", "-m", "lab", "down", env=under_test.env)
+        assert not under_test.directory.exists()

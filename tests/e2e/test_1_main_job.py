@@ -6,7 +6,8 @@ import json
 import subprocess
 import time
 
-from tests.e2e.conftest import LabUnderTest, wait_for
+from tests.lab_under_test import LabUnderTest
+from tests.machines import wait
 
 ROLES = {"control-1": "control-plane", "collectors-1": "collectors", "trading-1": "trading", "analytics-1": "analytics"}
 NAMESPACES = {"crypto-collectors": "restricted", "crypto-trading": "restricted"}
@@ -60,7 +61,7 @@ def test_collector_is_a_target_because_its_service_is_annotated(lab: LabUnderTes
         rows = lab.query('up{job="kubernetes-services-metrics", namespace="crypto-collectors"} == 1')
         return [row["metric"]["service"] for row in rows]
 
-    wait_for("the collector's target", lambda: "market-data-collector-coinbase" in up())
+    wait(lambda: "market-data-collector-coinbase" in up(), "the collector's target")
 
 
 def test_market_data_flows_for_every_product(lab: LabUnderTest) -> None:
@@ -68,7 +69,7 @@ def test_market_data_flows_for_every_product(lab: LabUnderTest) -> None:
         rows = lab.query("sum by (product_id) (rate(market_data_messages_total[1m])) > 0")
         return {row["metric"]["product_id"] for row in rows} >= {"BTC-USD", "ETH-USD"}
 
-    wait_for("messages for both products", flowing, 180)
+    wait(flowing, "messages for both products", 180)
     [age] = lab.query("max(time() - market_data_last_event_timestamp_seconds)")
     assert float(age["value"][1]) < 60
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.conftest import LabUnderTest, wait_for
+from tests.lab_under_test import LabUnderTest
+from tests.machines import wait
 
 SECOND_RUN_SECONDS = 100
 
@@ -50,7 +51,7 @@ def test_another_entry_is_another_target(lab: LabUnderTest, tmp_path: Path) -> N
     try:
         lab.play("site.yml", "--extra-vars", f"@{extra}")
         query = 'up{job="kubernetes-services-metrics", service="market-data-collector-second"} == 1'
-        wait_for("the second target", lambda: lab.query(query))
+        wait(lambda: lab.query(query), "the second target")
     finally:
         lab.play("site.yml")
     assert "market-data-collector-second" not in lab.kubectl("-n", "crypto-collectors", "get", "all,networkpolicy,sa")

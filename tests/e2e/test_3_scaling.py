@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.commands import run
-from tests.e2e.conftest import LabUnderTest, wait_for
+from tests.lab_under_test import LabUnderTest
+from tests.machines import wait
 
 FIFTH = "collectors-2"
 
@@ -44,8 +45,8 @@ def test_a_fifth_host_joins_and_is_used(lab: LabUnderTest, inventory: Path) -> N
         pods = lab.get("pods", "-n", "crypto-collectors", "-l", selector)["items"]
         return [pod["spec"].get("nodeName") for pod in pods if pod["status"]["phase"] == "Running"] == [FIFTH]
 
-    wait_for("the collector on the fifth host", moved)
-    wait_for("its readiness", lambda: lab.get(deployment, "-n", "crypto-collectors")["status"].get("readyReplicas"))
+    wait(moved, "the collector on the fifth host")
+    wait(lambda: lab.get(deployment, "-n", "crypto-collectors")["status"].get("readyReplicas"), "its readiness")
     lab.kubectl("uncordon", "collectors-1")
     lab.kubectl("-n", "crypto-collectors", "rollout", "restart", deployment)
     lab.kubectl("drain", FIFTH, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.e2e.conftest import LabUnderTest
+from tests.lab_under_test import LabUnderTest
 
 HOSTS = ["control-1", "collectors-1", "trading-1", "analytics-1"]
 # Files that are a host's own affair: its journal, its machine id, systemd's and APT's state.

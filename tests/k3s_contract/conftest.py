@@ -1,23 +1,21 @@
-"""The running lab that the contract is held against: its folder is $TRADEWATCH_LAB_DIR, or .lab."""
+"""The running lab that the contract is held against: $TRADEWATCH_LAB_DIR, or the tests' own."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
-from tests.k3s_contract.machines import Cluster, Host
+from tests.lab_under_test import LabUnderTest
+from tests.machines import Cluster, Host
 
 
 @pytest.fixture(scope="session")
-def cluster(repository: Path) -> Cluster:
-    lab = Path(os.environ.get("TRADEWATCH_LAB_DIR") or repository / ".lab").resolve()
-    if not (lab / "kubeconfig").exists():
-        pytest.fail(f"{lab} holds no running lab; run: make lab")
-    hosts = json.loads((lab / "lab.json").read_text())["hosts"]
-    return Cluster(lab, tuple(Host(name, address, lab) for name, address in sorted(hosts.items())))
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    given = os.environ.get("TRADEWATCH_LAB_DIR")
+    lab: LabUnderTest = LabUnderTest(Path(given).resolve()) if given else request.getfixturevalue("lab")
+    return lab.cluster()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.k3s_contract.machines import Cluster, Host
+from tests.machines import Cluster, Host
 
 
 def test_hosts_run_the_binary_under_test(cluster: Cluster) -> None:

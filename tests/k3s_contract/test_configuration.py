@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.k3s_contract.machines import Cluster, Host
+from tests.machines import Cluster, Host
 
 FIRST = "/etc/rancher/k3s/config.yaml.d/90-contract.yaml"
 SECOND = "/etc/rancher/k3s/config.yaml.d/95-contract.yaml"

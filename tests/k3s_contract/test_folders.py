@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.k3s_contract.machines import Cluster, Host, wait
+from tests.machines import Cluster, Host, wait
 
 IMAGES = "/var/lib/rancher/k3s/agent/images"
 MANIFESTS = "/var/lib/rancher/k3s/server/manifests"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.k3s_contract.machines import Cluster, Host, wait
+from tests.machines import Cluster, Host, wait
 
 SERVER = "/var/lib/rancher/k3s/server"
 UNIT = "k3s-contract-wrong-token"

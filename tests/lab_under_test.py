@@ -1,24 +1,19 @@
-"""The tests' lab, made from zero by `make lab`; beside the user's, which it does not touch."""
+"""One lab by its directory, used through the project's own commands, as a user would."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import ssl
-import subprocess
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.commands import REPOSITORY, VENV_BIN, run
+from tests.commands import run
+from tests.machines import Cluster, Host
 
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
@@ -71,15 +66,19 @@ class LabUnderTest:
     def get(self, *arguments: str) -> Any:
         return json.loads(self.kubectl("get", *arguments, "-o", "json"))
 
-    def ssh(self, host: str, command: str) -> str:
-        address = json.loads((self.directory / "lab.json").read_text())["hosts"][host]
-        options = ["-o", f"UserKnownHostsFile={self.directory}/ssh/known_hosts", "-o", "IdentitiesOnly=yes"]
-        key = str(self.directory / "ssh/id_ed25519")
-        result = subprocess.run(
-            ["ssh", "-i", key, *options, f"root@{address}", command], capture_output=True, text=True, timeout=120
-        )
-        assert result.returncode == 0, f"{host}: {command}: {result.stderr}"
-        return result.stdout
+    def host(self, name: str) -> Host:
+        """A host of the lab, over SSH."""
+        addresses = json.loads((self.directory / "lab.json").read_text())["hosts"]
+        return Host(name, addresses[name], self.directory)
+
+    def ssh(self, host: str, script: str) -> str:
+        """The output of a shell script on a host."""
+        return self.host(host).run(script)
+
+    def cluster(self) -> Cluster:
+        """All hosts of the lab, and its API."""
+        names = json.loads((self.directory / "lab.json").read_text())["hosts"]
+        return Cluster(self.directory, tuple(self.host(name) for name in sorted(names)))
 
     def fresh_host_listing(self, command: str) -> set[str]:
         """The lines that ``command`` prints on a host of the same image that nothing was ever done to."""
@@ -112,37 +111,3 @@ class LabUnderTest:
     def query(self, expression: str) -> list[dict[str, Any]]:
         result: list[dict[str, Any]] = self.prometheus("query", query=expression)["result"]
         return result
-
-
-def wait_for(what: str, probe: Callable[[], Any], timeout: float = 120.0) -> Any:
-    """The first true answer of ``probe``, asked until ``timeout`` seconds are over."""
-    deadline = time.monotonic() + timeout
-    answer = None
-    while time.monotonic() < deadline:
-        answer = probe()
-        if answer:
-            return answer
-        time.sleep(1)
-    raise AssertionError(f"{what}: not within {timeout:.0f} s; last answer {answer!r}")
-
-
-@pytest.fixture(scope="session")
-def lab() -> Iterator[LabUnderTest]:
-    """The lab after `make lab`; removed at the end. TRADEWATCH_E2E_LAB names a standing one to use instead."""
-    standing = os.environ.get("TRADEWATCH_E2E_LAB")
-    under_test = LabUnderTest(Path(standing or REPOSITORY / ".lab/tests/e2e").resolve())
-    if not standing:
-        run("python", "-m", "lab", "down", env=under_test.env)
-    started = time.monotonic()
-    under_test.output = under_test.make("lab")
-    under_test.seconds = time.monotonic() - started
-    yield under_test
-    if not standing:
-        run("python", "-m", "lab", "down", env=under_test.env)
-        assert not under_test.directory.exists()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def tools() -> None:
-    assert shutil.which("make"), "make is not installed"
-    assert VENV_BIN.is_dir(), "no venv: run the tests with `make test`"
