@@ -29,7 +29,7 @@ E2E := tests/e2e/test_1_main_job.py tests/e2e/test_2_convergence.py tests/e2e/te
 PYTEST := @$(BIN)/python -m pytest
 
 test: $(READY)  ## Everything: lint, unit, contract, Molecule, end to end
-	$(PYTEST) -v --durations=30 $(LINT) $(UNIT) tests/molecule $(E2E) tests/k3s_contract tests/e2e/test_4_reset.py
+	$(PYTEST) -v --durations=30 $(LINT) $(UNIT) $(E2E) tests/k3s_contract tests/e2e/test_4_reset.py tests/molecule
 
 check: $(READY)  ## Lint and unit tests: under two minutes, no hosts
 	$(PYTEST) -q $(LINT) $(UNIT)

@@ -23,6 +23,8 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("bundle", help="make a part of the bundle; prints its path and SHA-256 as JSON")
     command.add_argument("part", nargs="?", choices=sorted(parts.PARTS), metavar="NAME")
     command.add_argument("--list", action="store_true", help="print the parts' names")
+    command = commands.add_parser("place", help="make a part and place it in the artifact cache (make image)")
+    command.add_argument("part", choices=sorted(parts.PARTS), metavar="NAME")
     return parser
 
 
@@ -46,6 +48,8 @@ def main() -> int:
                 print("\n".join(sorted(parts.PARTS)))
             case "bundle":
                 print(parts.describe(parts.make(arguments.part)))
+            case "place":
+                print(parts.place(arguments.part))
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,8 @@ def _environment() -> dict[str, str]:
         "ANSIBLE_CONFIG": str(paths.REPOSITORY / "ansible.cfg"),
         "PATH": f"{paths.VENV_BIN}{os.pathsep}{os.environ['PATH']}",
         "TRADEWATCH_LAB_DIR": str(paths.lab_dir()),
-        "ANSIBLE_FORCE_COLOR": "0",
+        # ansible-runner forces colours unless it is told; the output may go to a file.
+        "ANSIBLE_FORCE_COLOR": str(sys.stdout.isatty()),
     }
 
 

@@ -16,8 +16,6 @@ from lab import hosts, machine, paths, playbooks, secrets, table
 from lab.bundle import golang, parts
 from lab.steps import LabError, say
 
-ARTIFACTS_TABLE = "group_vars/all/artifacts.yml"
-
 
 @contextmanager
 def lock() -> Iterator[None]:
@@ -37,7 +35,9 @@ def lock() -> Iterator[None]:
 
 def missing_parts() -> list[str]:
     """The bundle's parts that the artifacts table may need: those that were not placed in the cache by hand."""
-    entries: list[dict[str, Any]] = yaml.safe_load((paths.inventories()[0] / ARTIFACTS_TABLE).read_text())["artifacts"]
+    entries: list[dict[str, Any]] = yaml.safe_load((paths.inventories()[0] / parts.ARTIFACTS_TABLE).read_text())[
+        "artifacts"
+    ]
     placed = paths.cache_dir() / "artifacts"
     return [e["registries"] for e in entries if e.get("registries") and not (placed / e["file"]).exists()]
 

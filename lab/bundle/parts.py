@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
+
 from lab import paths
 from lab.bundle import golang, oci
 from lab.k3s_standin import build as standin
@@ -16,6 +18,7 @@ from lab.k3s_standin import images as standin_images
 from lab.steps import digest, run, sha256_of, step
 
 KUBERNETES_VERSION = golang.version("kubernetes", "k8s.io/kubernetes") + standin_images.VERSION_SUFFIX
+ARTIFACTS_TABLE = "group_vars/all/artifacts.yml"
 SERVICES = paths.REPOSITORY / "python_services"
 # The image's interpreter (Debian trixie) and its oldest C library; wheels are resolved for these, not for the machine.
 IMAGE_PYTHON = "3.13"
@@ -157,6 +160,23 @@ def make(name: str) -> Path:
     with (root / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return PARTS[name]()
+
+
+def place(name: str) -> Path:
+    """Make the part ``name`` and put it, with its checksum, where the artifacts table looks for it first.
+
+    Returns the file in the cache. A file of that name which lay there is replaced.
+    """
+    table = yaml.safe_load((paths.inventories()[0] / ARTIFACTS_TABLE).read_text())["artifacts"]
+    file: str = next(entry["file"] for entry in table if entry.get("registries") == name)
+    target: Path = paths.cache_dir() / "artifacts" / file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = json.loads(describe(make(name)))
+    partial = target.with_name(f"{file}.partial")
+    shutil.copy2(part["path"], partial)
+    partial.rename(target)
+    target.with_name(f"{file}.sha256").write_text(f"{part['sha256']}  {file}\n")
+    return target
 
 
 def describe(path: Path) -> str:

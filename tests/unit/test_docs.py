@@ -220,7 +220,6 @@ def test_python_modules_and_their_subcommands_exist(capsys: pytest.CaptureFixtur
                 pytest.fail(f"{where}: python -m lab refuses {' '.join(words)}: {capsys.readouterr().err}")
 
 
-@pytest.mark.xfail(strict=True, reason="`make image` calls `python -m lab place`, which is not there yet")
 def test_make_targets_call_what_exists(capsys: pytest.CaptureFixture[str]) -> None:
     called = re.findall(r"python -m lab ([a-z][a-z -]*)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     assert called
