@@ -53,7 +53,7 @@ class Agent:
                 registered = await self._node.wait_until_registered(URL)
                 client = self._node.client(URL)
                 cluster_cidr, service_cidr = await self._cidrs()
-                self._node.start_network(cluster_cidr, service_cidr)
+                await self._node.start_network(cluster_cidr, service_cidr)
                 await self._node.reconcile_labels(registered, client, {})
                 log("info", f"agent {self._config.node_name} is ready")
                 notify("READY=1")

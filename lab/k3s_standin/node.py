@@ -16,6 +16,7 @@ from lab.k3s_standin.log import log
 from lab.k3s_standin.process import Group
 
 CONTAINERD_SECONDS = 60.0
+PROXY_SECONDS = 30.0
 POLL_SECONDS = 0.5
 KUBELET_KUBECONFIG = paths.KUBERNETES / "kubelet.conf"
 _CNI_FILE = paths.CNI_CONFIG / "10-kuberouter.conflist"
@@ -93,8 +94,13 @@ class Node:
         argv = flags.override([], own, self.config.component_arguments("kubelet"))
         self._group.start("kubelet", [payload.program("kubelet"), *argv])
 
-    def start_network(self, cluster_cidr: str, service_cidr: str) -> None:
-        """Start kube-proxy and kube-router with the kubelet's identity."""
+    async def start_network(self, cluster_cidr: str, service_cidr: str) -> None:
+        """Start kube-proxy, then kube-router, with the kubelet's identity.
+
+        One after the other: kube-router puts back the whole filter table as it read it, without chains that
+        kube-proxy makes meanwhile. kube-proxy's first sync then fails, and the next may be an hour away: until then
+        no Service's address answers on the node.
+        """
         proxy = [
             f"kubeconfig={KUBELET_KUBECONFIG}",
             f"hostname-override={self.config.node_name}",
@@ -105,6 +111,8 @@ class Node:
         ]
         argv = flags.override([], proxy, self.config.component_arguments("kube-proxy"))
         self._group.start("kube-proxy", [payload.program("kube-proxy"), *argv])
+        if not await _proxy_synced():
+            log("error", f"kube-proxy has not written its rules within {PROXY_SECONDS:.0f} s")
         if not _CNI_FILE.exists():
             files.write_json(_CNI_FILE, _CNI, 0o644)
         router = [
@@ -178,14 +186,30 @@ class Node:
 
 async def kubelet_healthy() -> bool:
     """Whether the kubelet's local health port says ok."""
+    return b" 200 " in (await _ask_locally(10248, "/healthz"))[:200]
+
+
+async def _proxy_synced() -> bool:
+    """Wait until kube-proxy's metrics tell of a successful sync; False at the bound."""
+    deadline = asyncio.get_running_loop().time() + PROXY_SECONDS
+    synced = b'\nkubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"}'
+    while synced not in await _ask_locally(10249, "/metrics"):
+        if asyncio.get_running_loop().time() > deadline:
+            return False
+        await asyncio.sleep(POLL_SECONDS / 2)
+    return True
+
+
+async def _ask_locally(port: int, path: str) -> bytes:
+    """What a component's local port answers, headers and all; nothing where it does not within two seconds."""
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", 10248)
-        writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
-        answer = await asyncio.wait_for(reader.read(200), 2.0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        answer = await asyncio.wait_for(reader.read(), 2.0)
         writer.close()
     except (OSError, TimeoutError):
-        return False
-    return b" 200 " in answer
+        return b""
+    return answer
 
 
 def state() -> dict[str, Any]:
