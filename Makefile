@@ -25,7 +25,7 @@ image: $(READY)  ## Build the services' image and place it in the artifact cache
 # From fast to slow; the contract runs on the lab of the end-to-end tests, before its last test resets the hosts.
 LINT := tests/lint
 UNIT := tests/unit tests/preflight python_services/tests
-E2E := tests/e2e/test_1_main_job.py tests/e2e/test_2_convergence.py tests/e2e/test_3_scaling.py
+E2E := tests/e2e/test_1_main_job.py tests/e2e/test_2_convergence.py tests/e2e/test_3_scaling.py tests/e2e/test_3_side_by_side.py
 PYTEST := @$(BIN)/python -m pytest
 
 test: $(READY)  ## Everything: lint, unit, contract, Molecule, end to end
