@@ -5,10 +5,14 @@ from __future__ import annotations
 from tests.lab_under_test import LabUnderTest
 
 HOSTS = ["control-1", "collectors-1", "trading-1", "analytics-1"]
-# Files that are a host's own affair: its journal, its machine id, systemd's and APT's state.
+# A host's own affair: its names and addresses, its keys and machine id, systemd's state, what Ansible keeps for itself.
+OWN = "-not -path '/var/lib/systemd/*' -not -path '/root/.ansible*' -not -path '*/__pycache__*'"
+OWN_CONTENT = (
+    "-not -name 'ssh_host_*' -not -name machine-id -not -name hostname -not -name hosts -not -name resolv.conf"
+)
 LISTING = (
-    "find /etc /usr /opt /root /var/lib -xdev -not -path '*/__pycache__*' -not -path '/var/lib/systemd/*'"
-    " -not -path '/root/.ansible*' -not -name '.ansible*' -printf '%p %y %m %l\\n' | sort"
+    f"find /etc /usr /opt /root /var/lib -xdev {OWN} -printf '%p %y %m %l\\n';"
+    f" find /etc /usr/local /opt -xdev -type f {OWN_CONTENT} -exec sha256sum {{}} +; ip rule; ipset list -name"
 )
 
 
@@ -18,9 +22,10 @@ def test_reset_leaves_the_hosts_as_they_were_found(lab: LabUnderTest) -> None:
     for host in HOSTS:
         listing = set(lab.ssh(host, LISTING).splitlines())
         assert not listing ^ fresh, f"{host}: {sorted(listing ^ fresh)[:20]}"
-        assert lab.ssh(host, "pgrep -f 'containerd-shim|kubelet|k3s' || true") == ""
+        assert lab.ssh(host, "pgrep -f 'containerd-shi[m]|kubele[t]|k3[s]' || true") == ""
         assert lab.ssh(host, "iptables-save | grep -c KUBE || true").strip() == "0"
         assert lab.ssh(host, "ip -brief link").count("\n") == 2, "links other than lo and eth0"
+        assert "10.42." not in lab.ssh(host, "ip route show table all")
         assert lab.ssh(host, "systemctl --failed --no-legend") == ""
 
 

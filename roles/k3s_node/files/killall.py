@@ -18,6 +18,10 @@ MOUNTS = ("/run/k3s", "/var/lib/rancher/", "/var/lib/kubelet/", "/run/netns/cni-
 INTERFACES = re.compile(r"^(cni0|flannel.*|flannel-v6.*|kube-bridge|kube-dummy-if|kube-ipvs0|tun-.*|veth[0-9a-f]{8,})$")
 CHAIN = re.compile(r"^:((?:KUBE|CNI|FLANNEL)-\S*|CNI-\S+)", re.MULTILINE)
 RULE = re.compile(r"KUBE-|CNI-|FLANNEL|cni0|flanneld|kube-router|K3S")
+# kube-router's own routing table, and the number that marks its routes.
+ROUTE_TABLE = "77"
+ROUTE_PROTOCOL = "17"
+ROUTE_TABLE_NAMES = Path("/etc/iproute2/rt_tables")
 END_TIMEOUT_SECONDS = 10.0
 
 
@@ -80,6 +84,7 @@ def remove_network() -> None:
         if INTERFACES.match(name):
             run("ip", "link", "delete", name)
             print(f"removed interface {name}")
+    remove_routes()
     for line in run("ip", "netns", "list").splitlines():
         if line.startswith("cni-"):
             run("ip", "netns", "delete", line.split()[0])
@@ -94,6 +99,24 @@ def remove_network() -> None:
         if name.startswith(("KUBE-", "kube-router-", "inet6:KUBE-", "inet6:kube-router-")):
             run("ipset", "destroy", name)
             print(f"removed ipset {name}")
+
+
+def remove_routes() -> None:
+    """Remove the pod network's routes, its routing rule, and the name of its table."""
+    for what in (("proto", ROUTE_PROTOCOL), ("table", ROUTE_TABLE)):
+        if run("ip", "route", "show", *what):
+            run("ip", "route", "flush", *what)
+            print(f"removed routes of {what[0]} {what[1]}")
+    while any(re.search(rf"lookup ({ROUTE_TABLE}|kube-router)\b", line) for line in run("ip", "rule").splitlines()):
+        if subprocess.run(["ip", "rule", "delete", "table", ROUTE_TABLE], capture_output=True, check=False).returncode:
+            break
+        print("removed the routing rule of kube-router")
+    if ROUTE_TABLE_NAMES.exists():
+        lines = ROUTE_TABLE_NAMES.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.split() != [ROUTE_TABLE, "kube-router"]]
+        if kept != lines:
+            ROUTE_TABLE_NAMES.write_text("".join(kept))
+            print(f"removed kube-router from {ROUTE_TABLE_NAMES}")
 
 
 if __name__ == "__main__":
