@@ -1,7 +1,7 @@
 # Two commands do everything: `make lab` and `make test`. The rest are their parts.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help lab lab-down image check lint unit contract molecule e2e test bench lock clean
+.PHONY: help machine lab lab-down image check lint unit contract molecule e2e test bench lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,13 +13,14 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 help:  ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-lab: $(READY)  ## Four hosts, the cluster, the services, Prometheus; verified; a table of addresses
+lab: machine $(READY)  ## Four hosts, the cluster, the services, Prometheus; verified; a table of addresses
 	@$(BIN)/python -m lab up
 
-lab-down: $(READY)  ## Remove every trace of the lab but the cache
+lab-down:  ## Remove every trace of the lab but the cache
+	@test -x $(BIN)/python || { echo "no venv: run make lab first" >&2; exit 1; }
 	@$(BIN)/python -m lab down
 
-image: $(READY)  ## Build the services' image and place it in the artifact cache
+image: machine $(READY)  ## Build the services' image and place it in the artifact cache
 	@$(BIN)/python -m lab place tradewatch
 
 # From fast to slow; the contract runs on the lab of the end-to-end tests, before its last test resets the hosts.
@@ -28,7 +29,7 @@ UNIT := tests/unit tests/preflight python_services/tests
 E2E := tests/e2e/test_1_main_job.py tests/e2e/test_2_convergence.py tests/e2e/test_3_scaling.py tests/e2e/test_3_side_by_side.py
 PYTEST := @$(BIN)/python -m pytest
 
-test: $(READY)  ## Everything: lint, unit, contract, Molecule, end to end
+test: machine $(READY)  ## Everything: lint, unit, contract, Molecule, end to end
 	$(PYTEST) -v --durations=30 $(LINT) $(UNIT) $(E2E) tests/k3s_contract tests/e2e/test_4_reset.py tests/molecule
 
 check: $(READY)  ## Lint and unit tests: under two minutes, no hosts
@@ -40,16 +41,16 @@ lint: $(READY)  ## The linters alone
 unit: $(READY)  ## The unit tests alone
 	$(PYTEST) -q $(UNIT)
 
-molecule: $(READY)  ## Every Molecule scenario
+molecule: machine $(READY)  ## Every Molecule scenario
 	$(PYTEST) -v tests/molecule
 
-contract: $(READY)  ## What the roles rely on, against $$TRADEWATCH_LAB_DIR or a lab of its own
+contract: machine $(READY)  ## What the roles rely on, against $$TRADEWATCH_LAB_DIR or a lab of its own
 	$(PYTEST) -v tests/k3s_contract
 
-e2e: $(READY)  ## The main job from zero, seen from outside
+e2e: machine $(READY)  ## The main job from zero, seen from outside
 	$(PYTEST) -v tests/e2e
 
-bench: $(READY)  ## Measure the figures of docs/benchmarks.md
+bench: machine $(READY)  ## Measure the figures of docs/benchmarks.md
 	@$(BIN)/python -m tests.bench
 
 lock: $(READY)  ## Resolve requirements.in again
@@ -62,12 +63,14 @@ clean: lab-down  ## Remove the lab and the venv
 	@rm -rf $(VENV)
 
 # The machine is looked at before anything is changed; then Debian's packages, then the venv.
-$(READY): requirements.txt python_services/requirements.txt python_services/pyproject.toml
+machine:
 	@$(PYTHON) -m lab.machine
 	@packages="$$($(PYTHON) -m lab.machine packages)"; if [ -n "$$packages" ]; then \
 	  echo "installing from Debian: $$packages"; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$packages >/dev/null; fi
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+
+$(READY): requirements.txt python_services/requirements.txt python_services/pyproject.toml
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing the venv"
 	@$(BIN)/pip install --quiet --require-hashes -r requirements.txt -r python_services/requirements.txt
 	@$(BIN)/pip install --quiet --no-deps --editable python_services

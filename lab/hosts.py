@@ -74,6 +74,8 @@ def up(names: list[str]) -> Lab:
         if name not in addresses:
             addresses[name] = _free_address(lab.subnet, addresses)
     lab = Lab(lab.name, lab.network, lab.subnet, lab.gateway, addresses)
+    # Hosts of earlier calls too: lab.json speaks of all of them.
+    names = list(addresses)
     _key()
     with step(f"boot {len(names)} hosts on {lab.subnet}"):
         for name in names:

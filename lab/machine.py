@@ -5,6 +5,7 @@ Standard library only: ``make lab`` runs it with the system's Python, before the
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -12,6 +13,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from lab import paths
 
 MINIMUM_MEMORY_GIB = 8.0
 MINIMUM_DISK_GIB = 20.0
@@ -26,6 +29,7 @@ PROGRAMS = {
     "netavark": "netavark",
     "aardvark-dns": "aardvark-dns",
     "iptables": "iptables",
+    "ip": "iproute2",
     "ssh": "openssh-client",
     "zstd": "zstd",
     "make": "make",
@@ -36,9 +40,14 @@ PROGRAM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin",
 
 
 def missing_packages() -> list[str]:
-    """Debian packages of ``PROGRAMS`` that are not installed."""
+    """Debian packages that are not installed: those of ``PROGRAMS``, the venv module, the CA certificates."""
     path = os.pathsep.join(PROGRAM_FOLDERS)
-    return sorted({package for program, package in PROGRAMS.items() if shutil.which(program, path=path) is None})
+    missing = {package for program, package in PROGRAMS.items() if shutil.which(program, path=path) is None}
+    if importlib.util.find_spec("ensurepip") is None:
+        missing.add("python3-venv")
+    if not Path("/etc/ssl/certs/ca-certificates.crt").exists():
+        missing.add("ca-certificates")
+    return sorted(missing)
 
 
 def _memory_gib() -> float:
@@ -58,6 +67,7 @@ def obstacles(
     uid: int | None = None,
     memory_gib: float | None = None,
     disk_gib: float | None = None,
+    architecture: str | None = None,
     namespaces: Callable[[], bool] = _can_unshare,
     packages: Callable[[], list[str]] = missing_packages,
 ) -> list[str]:
@@ -68,12 +78,17 @@ def obstacles(
     found = []
     if sys.version_info < MINIMUM_PYTHON:
         found.append(f"Python {platform.python_version()} is too old; install Python 3.11 or newer")
+    machine = architecture or platform.machine()
+    if machine != "x86_64":
+        found.append(f"its processor is {machine}; the artifacts are for x86_64 (amd64)")
     if (os.geteuid() if uid is None else uid) != 0:
         found.append("not root: the lab's hosts are privileged containers; run as root (sudo -E make lab)")
     elif not namespaces():
         found.append("this machine refuses new namespaces (nested containers); run on a VM or a real host")
+    # A lab that stands has its memory already.
+    stands = os.path.exists(paths.lab_dir() / "lab.json")
     memory = _memory_gib() if memory_gib is None else memory_gib
-    if memory < MINIMUM_MEMORY_GIB:
+    if memory < MINIMUM_MEMORY_GIB and not stands:
         found.append(f"{memory:.1f} GiB of memory available, {MINIMUM_MEMORY_GIB:.0f} GiB needed; free some")
     disk = shutil.disk_usage(Path.home()).free / 1024**3 if disk_gib is None else disk_gib
     if disk < MINIMUM_DISK_GIB:

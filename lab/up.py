@@ -8,12 +8,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
-
-import yaml
 
 from lab import hosts, machine, paths, playbooks, secrets, table
-from lab.bundle import golang, parts
+from lab.bundle import parts
 from lab.steps import LabError, say
 
 
@@ -35,11 +32,10 @@ def lock() -> Iterator[None]:
 
 def missing_parts() -> list[str]:
     """The bundle's parts that the artifacts table may need: those that were not placed in the cache by hand."""
-    entries: list[dict[str, Any]] = yaml.safe_load((paths.inventories()[0] / parts.ARTIFACTS_TABLE).read_text())[
-        "artifacts"
-    ]
     placed = paths.cache_dir() / "artifacts"
-    return [e["registries"] for e in entries if e.get("registries") and not (placed / e["file"]).exists()]
+    return [
+        e["registries"] for e in parts.artifacts_table() if e.get("registries") and not (placed / e["file"]).exists()
+    ]
 
 
 def build_bundle() -> None:
@@ -48,7 +44,8 @@ def build_bundle() -> None:
     for number, name in enumerate(names, 1):
         say(f"bundle {number}/{len(names)}: {name}")
         parts.make(name)
-    golang.drop_build_cache()
+    if names:
+        parts.drop_build_caches()
 
 
 def up(*, verify: bool = True) -> dict[str, float]:

@@ -50,21 +50,27 @@ def archive(images: Sequence[Image], output: Path) -> Path:
         LabError: a Containerfile does not build.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    for image in images:
-        with step(f"image {image.reference}"), tempfile.TemporaryDirectory(dir=output.parent) as context:
-            for name, source in image.files.items():
-                _place(source, Path(context) / name)
-            shutil.copytree(CONTAINERFILES / image.name, context, dirs_exist_ok=True)
-            command = ["buildah", "bud", "--isolation", "chroot", "--timestamp", "0", "--label", LABEL]
-            run([*command, "--pull-never", "--tag", image.reference, context])
     references = [image.reference for image in images]
-    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
-        plain = Path(folder) / "images.tar"
-        run(["podman", "save", "--quiet", "--multi-image-archive", "--output", plain, *references])
-        run(["zstd", "--quiet", "--threads=0", "-3", plain, "-o", Path(folder) / "images.tar.zst"])
-        (Path(folder) / "images.tar.zst").rename(output)
-    run(["podman", "rmi", "--force", *references])
+    try:
+        for image in images:
+            _build(image, output.parent)
+        with tempfile.TemporaryDirectory(dir=output.parent) as folder:
+            plain = Path(folder) / "images.tar"
+            run(["podman", "save", "--quiet", "--multi-image-archive", "--output", plain, *references])
+            run(["zstd", "--quiet", "--threads=0", "-3", plain, "-o", Path(folder) / "images.tar.zst"])
+            (Path(folder) / "images.tar.zst").rename(output)
+    finally:
+        run(["podman", "rmi", "--force", "--ignore", *references])
     return output
+
+
+def _build(image: Image, folder: Path) -> None:
+    with step(f"image {image.reference}"), tempfile.TemporaryDirectory(dir=folder) as context:
+        for name, source in image.files.items():
+            _place(source, Path(context) / name)
+        shutil.copytree(CONTAINERFILES / image.name, context, dirs_exist_ok=True)
+        command = ["buildah", "bud", "--isolation", "chroot", "--timestamp", "0", "--label", LABEL]
+        run([*command, "--pull-never", "--tag", image.reference, context])
 
 
 def _place(source: Path, destination: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -15,7 +16,7 @@ from lab import paths
 from lab.bundle import golang, oci
 from lab.k3s_standin import build as standin
 from lab.k3s_standin import images as standin_images
-from lab.steps import digest, run, sha256_of, step
+from lab.steps import LabError, digest, run, sha256_of, step
 
 KUBERNETES_VERSION = golang.version("kubernetes", "k8s.io/kubernetes") + standin_images.VERSION_SUFFIX
 ARTIFACTS_TABLE = "group_vars/all/artifacts.yml"
@@ -153,6 +154,22 @@ PARTS: dict[str, Callable[[], Path]] = {
 }
 
 
+def artifacts_table() -> list[dict[str, Any]]:
+    """The entries of the lab inventory's artifacts table.
+
+    Raises:
+        LabError: the table cannot be read, or an entry has no file.
+    """
+    source = paths.inventories()[0] / ARTIFACTS_TABLE
+    try:
+        entries: list[dict[str, Any]] = yaml.safe_load(source.read_text())["artifacts"]
+        if not all(entry["file"] for entry in entries):
+            raise ValueError("an entry without a file")
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise LabError(f"{source}: {' '.join(str(error).split())}; mend the table") from error
+    return entries
+
+
 def make(name: str) -> Path:
     """The part ``name``, built when it is not there; processes that share the cache build one at a time."""
     root = paths.cache_dir() / "bundle"
@@ -162,13 +179,22 @@ def make(name: str) -> Path:
         return PARTS[name]()
 
 
+def drop_build_caches() -> None:
+    """Remove Go's caches (gigabytes), unless a process that shares the cache builds just now."""
+    with (paths.cache_dir() / "bundle" / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        golang.drop_build_cache()
+
+
 def place(name: str) -> Path:
     """Make the part ``name`` and put it, with its checksum, where the artifacts table looks for it first.
 
     Returns the file in the cache. A file of that name which lay there is replaced.
     """
-    table = yaml.safe_load((paths.inventories()[0] / ARTIFACTS_TABLE).read_text())["artifacts"]
-    file: str = next(entry["file"] for entry in table if entry.get("registries") == name)
+    file: str = next(entry["file"] for entry in artifacts_table() if entry.get("registries") == name)
     target: Path = paths.cache_dir() / "artifacts" / file
     target.parent.mkdir(parents=True, exist_ok=True)
     part = json.loads(describe(make(name)))

@@ -14,7 +14,7 @@ import subprocess
 import time
 from pathlib import Path
 
-MOUNTS = ("/run/k3s", "/var/lib/rancher/", "/var/lib/kubelet/", "/run/netns/cni-", "/run/containerd/io.containerd")
+MOUNTS = ("/run/k3s", "/var/lib/rancher/", "/var/lib/kubelet/", "/run/netns/cni-")
 INTERFACES = re.compile(r"^(cni0|flannel.*|flannel-v6.*|kube-bridge|kube-dummy-if|kube-ipvs0|tun-.*|veth[0-9a-f]{8,})$")
 CHAIN = re.compile(r"^:((?:KUBE|CNI|FLANNEL)-\S*|CNI-\S+)", re.MULTILINE)
 RULE = re.compile(r"KUBE-|CNI-|FLANNEL|cni0|flanneld|kube-router|K3S")
