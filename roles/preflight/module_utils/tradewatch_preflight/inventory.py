@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 
 from .problem import Problem, did_you_mean, listed
@@ -95,7 +96,21 @@ def _addresses(addresses: Mapping[str, str | None], failures: Mapping[str, str])
         elif host not in failures:
             problems.append(Problem(f"host {host}", "has no ansible_host", "set it to the host's address"))
     for address, hosts in sorted(by_address.items()):
+        if not _is_ip_address(address):
+            # k3s's node-ip and the network policies take it as it is.
+            fix = "write the host's IP address"
+            problems += [
+                Problem(f"host {host}", f"its ansible_host {address!r} is no IP address", fix) for host in hosts
+            ]
         if len(hosts) > 1:
             fix = "give each its own ansible_host"
             problems.append(Problem(f"hosts {listed(hosts)}", f"have the same address {address}", fix))
     return problems
+
+
+def _is_ip_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

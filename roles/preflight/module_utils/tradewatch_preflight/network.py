@@ -28,7 +28,11 @@ def check(
     """
     problems: list[Problem] = []
     networks = {name: _parse(name, variables.get(name), problems) for name in _CLUSTER_VARIABLES}
-    for entry in variables.get("admin_cidrs") or []:
+    admins = variables.get("admin_cidrs") or []
+    if not isinstance(admins, Sequence) or isinstance(admins, str):
+        problems.append(Problem("admin_cidrs", f"{admins!r} is not a list", "write a list of networks: [192.0.2.0/24]"))
+        admins = []
+    for entry in admins:
         _parse("admin_cidrs", entry, problems)
     for one, other in itertools.product(*networks.values()):
         if one.overlaps(other):
