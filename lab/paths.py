@@ -1,4 +1,4 @@
-"""Where the lab reads and writes. Nothing outside these folders is written, but podman objects with our label."""
+"""Where the lab reads and writes. Beside these folders: podman objects with our label, and the tools' own caches."""
 
 from __future__ import annotations
 
