@@ -120,6 +120,7 @@ class Feed:
     async def _receive(self, connection: ClientConnection) -> None:
         """Take frames until something is wrong, which is raised."""
         expected: int | None = None
+        newest_trades: dict[str, int] = {}
         event_at = time.monotonic()
         while True:
             try:
@@ -148,6 +149,7 @@ class Feed:
                 if following is None:
                     continue
                 expected = following
+            self._check_trade_ids(newest_trades, frame)
             for reason in frame.rejected:
                 self._count(reason, len(data))
             for event in frame.events:
@@ -165,9 +167,26 @@ class Feed:
         if sequence < expected:
             self._count(FeedReason.OUT_OF_ORDER, 0)
             return None
+        raise self._gap(expected, sequence)
+
+    def _check_trade_ids(self, newest: dict[str, int], frame: Frame) -> None:
+        """Raise _Ended where a product's trade ids leave one out; `newest` has the connection's last id of each.
+
+        A snapshot is where the counting starts. Ids that do not rise are left to the event filter, which knows the
+        trades of earlier connections too.
+        """
+        for product_id, trade_id in frame.trade_ids:
+            known = newest.get(product_id)
+            if known is not None and trade_id > known + 1 and not frame.snapshot:
+                raise self._gap(known + 1, trade_id, product_id)
+            newest[product_id] = trade_id if known is None else max(known, trade_id)
+
+    def _gap(self, expected: int, received: int, product_id: str | None = None) -> _Ended:
         self._metrics.gaps.inc()
-        _log.warning("sequence gap", expected=expected, received=sequence, missing=sequence - expected)
-        raise _Ended(ReconnectReason.SEQUENCE_GAP)
+        _log.warning(
+            "sequence gap", expected=expected, received=received, missing=received - expected, product_id=product_id
+        )
+        return _Ended(ReconnectReason.SEQUENCE_GAP)
 
     def _closed(self, closed: ConnectionClosed) -> ReconnectReason:
         code = closed.rcvd.code if closed.rcvd else closed.sent.code if closed.sent else None

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from tradewatch.collectors.exchanges.coinbase import Coinbase
+from tradewatch.collectors.exchanges.kraken import Kraken
 from tradewatch.collectors.exchanges.protocol import Exchange
 
-EXCHANGES: dict[str, Callable[[tuple[str, ...]], Exchange]] = {"coinbase": Coinbase}
+EXCHANGES: dict[str, Callable[[tuple[str, ...]], Exchange]] = {"coinbase": Coinbase, "kraken": Kraken}

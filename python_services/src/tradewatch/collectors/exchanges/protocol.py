@@ -47,7 +47,9 @@ class Frame:
 
     `sequence` counts the messages of the connection across channels, None where the exchange has no such number.
     `snapshot` says that the events are the present state, sent in answer to a subscription, which may repeat known
-    ones. `error` is the exchange's own complaint, such as about a subscription.
+    ones. `error` is the exchange's own complaint, such as about a subscription. `trade_ids` has (product_id, trade id)
+    of every trade of the frame, unusable ones too, where the exchange numbers each product's trades without holes
+    instead of its messages.
     """
 
     channel: str
@@ -56,6 +58,7 @@ class Frame:
     rejected: tuple[ItemReason, ...] = ()
     snapshot: bool = False
     error: str | None = None
+    trade_ids: tuple[tuple[str, int], ...] = ()
 
 
 class Exchange(Protocol):
