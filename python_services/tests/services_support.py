@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 from prometheus_client import CollectorRegistry
-from tradewatch.collectors.exchanges.coinbase import Coinbase
+from tradewatch.collectors.exchanges import EXCHANGES
 from tradewatch.collectors.feed import FeedLimits
 from tradewatch.collectors.market_data_collector import MarketDataCollector
 from tradewatch.collectors.metrics import CollectionMetrics
@@ -23,11 +23,11 @@ from tradewatch.common.backoff import Backoff
 from tradewatch.common.events import MarketDataEvent, Trade, decode, stream_name
 from tradewatch.common.http import HttpServer
 from tradewatch.common.service import Liveness
-from tradewatch.simulators.exchange.coinbase_websocket import CoinbaseWebSocket
 from tradewatch.simulators.exchange.faults import FaultRoutes
+from tradewatch.simulators.exchange.feed_server import FeedServer
 from tradewatch.simulators.exchange.market import Market
 from tradewatch.simulators.exchange.metrics import SimulatorMetrics
-from tradewatch.simulators.exchange.service import ExchangeSimulator
+from tradewatch.simulators.exchange.service import ExchangeSimulator, serve_feeds
 
 PRODUCTS = ("BTC-USD", "ETH-USD")
 PASSWORD = "correct-horse-battery-staple"
@@ -113,13 +113,17 @@ class Simulation:
     """A running exchange simulator."""
 
     market: Market
-    feed: CoinbaseWebSocket
+    feed: FeedServer
     http: HttpServer
     registry: CollectorRegistry
 
     @property
     def url(self) -> str:
         return f"ws://127.0.0.1:{self.feed.port}/ws"
+
+    def url_of(self, exchange: str) -> str:
+        """Where an exchange's feed is."""
+        return self.url if exchange == "coinbase" else f"ws://127.0.0.1:{self.feed.port}/v2"
 
     async def fault(self, **fault: object) -> httpx.Response:
         async with httpx.AsyncClient() as client:
@@ -134,7 +138,7 @@ async def simulation(
     liveness = Liveness()
     metrics = SimulatorMetrics(registry, products)
     market = Market(seed, products, ticks_per_second, metrics, liveness)
-    feed = CoinbaseWebSocket(market, metrics, liveness, port)
+    feed = serve_feeds(market, metrics, liveness, port)
     routes = FaultRoutes(metrics, feed.apply, feed.active_faults, feed.clear_faults).routes()
     stop = asyncio.Event()
     async with HttpServer(0, registry, liveness, [], routes) as http:
@@ -157,22 +161,29 @@ class Collection:
     client: Any
     stop: asyncio.Event
     task: "asyncio.Task[None]"
+    exchange: str
 
     def accepted(self) -> float:
         return sum(
-            value(self.registry, "market_data_messages_total", exchange="coinbase", product_id=product, channel=channel)
+            value(
+                self.registry,
+                "market_data_messages_total",
+                exchange=self.exchange,
+                product_id=product,
+                channel=channel,
+            )
             for product in PRODUCTS
-            for channel in ("ticker", "market_trades")
+            for channel in EXCHANGES[self.exchange](PRODUCTS).event_channels
         )
 
     def errors(self, reason: str) -> float:
-        return value(self.registry, "collector_errors_total", exchange="coinbase", reason=reason)
+        return value(self.registry, "collector_errors_total", exchange=self.exchange, reason=reason)
 
     def reconnects(self, reason: str) -> float:
-        return value(self.registry, "websocket_reconnects_total", exchange="coinbase", reason=reason)
+        return value(self.registry, "websocket_reconnects_total", exchange=self.exchange, reason=reason)
 
     def gaps(self) -> float:
-        return value(self.registry, "market_data_sequence_gaps_total", exchange="coinbase")
+        return value(self.registry, "market_data_sequence_gaps_total", exchange=self.exchange)
 
     def dropped(self) -> float:
         return sum(
@@ -188,7 +199,12 @@ class Collection:
 
 @asynccontextmanager
 async def collection(
-    url: str, valkey: ValkeyServer, *, buffer_entries: int = 20_000, limits: FeedLimits | None = None
+    url: str,
+    valkey: ValkeyServer,
+    *,
+    name: str = "coinbase",
+    buffer_entries: int = 20_000,
+    limits: FeedLimits | None = None,
 ) -> AsyncIterator[Collection]:
     registry = CollectorRegistry()
     liveness = Liveness()
@@ -197,7 +213,7 @@ async def collection(
     writer = bus.StreamWriter(
         client, registry, liveness, max_length=100_000, buffer_entries=buffer_entries, backoff=Backoff(0.02, 0.2)
     )
-    exchange = Coinbase(PRODUCTS)
+    exchange = EXCHANGES[name](PRODUCTS)
     collector = MarketDataCollector(
         exchange,
         url,
@@ -212,7 +228,7 @@ async def collection(
     stop = asyncio.Event()
     task = asyncio.create_task(collector.run(stop))
     try:
-        yield Collection(collector, writer, registry, client, stop, task)
+        yield Collection(collector, writer, registry, client, stop, task, name)
     finally:
         stop.set()
         try:
@@ -221,11 +237,11 @@ async def collection(
             await client.aclose()
 
 
-async def stored(valkey: ValkeyServer, product: str) -> list[MarketDataEvent]:
+async def stored(valkey: ValkeyServer, product: str, exchange: str = "coinbase") -> list[MarketDataEvent]:
     """Every event of a product's stream, in order."""
     client = bus.connect(valkey.url, PASSWORD)
     try:
-        return [decode(fields) for _, fields in await client.xrange(stream_name("coinbase", product))]
+        return [decode(fields) for _, fields in await client.xrange(stream_name(exchange, product))]
     finally:
         await client.aclose()
 

@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 from services_support import PRODUCTS, Simulation, eventually, simulation
-from tradewatch.simulators.exchange import coinbase_websocket
+from tradewatch.simulators.exchange import feed_server
+from tradewatch.simulators.exchange.coinbase_websocket import CoinbaseFeed
 from tradewatch.simulators.exchange.prices import PriceProcess
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -72,7 +73,7 @@ async def test_a_bad_request_is_answered_with_an_error(request_text: str, answer
 
 
 async def test_who_never_subscribes_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coinbase_websocket, "SUBSCRIBE_SECONDS", 0.2)
+    monkeypatch.setattr(CoinbaseFeed, "subscribe_seconds", 0.2)
     async with simulation() as exchange, connect(exchange.url) as socket:
         with pytest.raises(ConnectionClosed):
             await asyncio.wait_for(socket.recv(), 5)
@@ -80,7 +81,7 @@ async def test_who_never_subscribes_is_disconnected(monkeypatch: pytest.MonkeyPa
 
 
 async def test_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coinbase_websocket, "MAX_WAITING_MESSAGES", 50)
+    monkeypatch.setattr(feed_server, "MAX_WAITING_MESSAGES", 50)
     async with (
         simulation(ticks_per_second=10_000) as exchange,
         connect(exchange.url, max_queue=1, close_timeout=0.1) as socket,

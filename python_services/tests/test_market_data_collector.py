@@ -16,6 +16,7 @@ from services_support import (
     trades,
     value,
 )
+from tradewatch.collectors.exchanges import EXCHANGES
 from tradewatch.collectors.feed import FeedLimits
 from tradewatch.common import bus
 from tradewatch.common.events import MarketDataEvent, Ticker
@@ -27,51 +28,69 @@ def _all_sound(events: list[MarketDataEvent]) -> bool:
     return all(0.8 < float(event.price) / anchors[event.product_id] < 1.2 for event in events)
 
 
-async def _assert_no_trade_twice_or_missing(valkey: ValkeyServer) -> None:
+async def _events(valkey: ValkeyServer, exchange: str) -> list[MarketDataEvent]:
+    return [event for product in PRODUCTS for event in await stored(valkey, product, exchange)]
+
+
+async def _assert_no_trade_twice_or_missing(valkey: ValkeyServer, exchange: str = "coinbase") -> None:
     for product in PRODUCTS:
-        ids = [int(trade.trade_id) for trade in trades(await stored(valkey, product))]
+        ids = [int(trade.trade_id) for trade in trades(await stored(valkey, product, exchange))]
         assert ids, product
         assert ids == list(range(ids[0], ids[0] + len(ids))), f"{product}: a trade is missing, twice or out of order"
 
 
-async def test_events_reach_the_stream_and_the_metrics(valkey: ValkeyServer) -> None:
-    async with simulation() as exchange, collection(exchange.url, valkey) as running:
+@pytest.mark.parametrize("exchange_name", sorted(EXCHANGES))
+async def test_events_reach_the_stream_and_the_metrics(valkey: ValkeyServer, exchange_name: str) -> None:
+    async with (
+        simulation() as exchange,
+        collection(exchange.url_of(exchange_name), valkey, name=exchange_name) as running,
+    ):
         await running.more_events(200)
         for check in (running.collector.check_feed, running.collector.check_data):
             assert (await check()).ok
         newest = value(
-            running.registry, "market_data_last_event_timestamp_seconds", exchange="coinbase", product_id="BTC-USD"
+            running.registry, "market_data_last_event_timestamp_seconds", exchange=exchange_name, product_id="BTC-USD"
         )
         assert abs(time.time() - newest) < 2
         handshakes = value(
             running.registry,
             "exchange_api_request_duration_seconds_count",
-            exchange="coinbase",
+            exchange=exchange_name,
             endpoint="websocket",
             status="101",
         )
         assert handshakes == 1
-    events = [event for product in PRODUCTS for event in await stored(valkey, product)]
+    events = await _events(valkey, exchange_name)
     assert len(events) == running.accepted()
     assert {type(event).__name__ for event in events} == {"Ticker", "Trade"}
     assert len({event.trace_id for event in events}) == len(events)
     assert _all_sound(events)
-    await _assert_no_trade_twice_or_missing(valkey)
+    await _assert_no_trade_twice_or_missing(valkey, exchange_name)
 
 
-async def test_a_sequence_gap_is_counted_and_repaired_without_losing_or_repeating_a_trade(valkey: ValkeyServer) -> None:
-    async with simulation() as exchange, collection(exchange.url, valkey) as running:
+@pytest.mark.parametrize("exchange_name", sorted(EXCHANGES))
+async def test_a_sequence_gap_is_counted_and_repaired_without_losing_or_repeating_a_trade(
+    valkey: ValkeyServer, exchange_name: str
+) -> None:
+    async with (
+        simulation() as exchange,
+        collection(exchange.url_of(exchange_name), valkey, name=exchange_name) as running,
+    ):
         await running.more_events()
         assert (await exchange.fault(fault="sequence_gap", count=40)).json()["connections"] == 1
         await eventually(lambda: running.reconnects("sequence_gap") == 1)
         await running.more_events()
         assert running.gaps() == 1
         assert running.errors("duplicate_trade") == 0
-    await _assert_no_trade_twice_or_missing(valkey)
+    await _assert_no_trade_twice_or_missing(valkey, exchange_name)
 
 
-async def test_a_frozen_socket_is_noticed_in_seconds(valkey: ValkeyServer) -> None:
-    async with simulation() as exchange, collection(exchange.url, valkey) as running:
+@pytest.mark.parametrize("exchange_name", sorted(EXCHANGES))
+async def test_a_frozen_socket_is_noticed_in_seconds(valkey: ValkeyServer, exchange_name: str) -> None:
+    async with (
+        simulation() as exchange,
+        collection(exchange.url_of(exchange_name), valkey, name=exchange_name) as running,
+    ):
         await running.more_events()
         await exchange.fault(fault="freeze", seconds=600)
         frozen_at = time.monotonic()
@@ -81,17 +100,24 @@ async def test_a_frozen_socket_is_noticed_in_seconds(valkey: ValkeyServer) -> No
         assert (await running.collector.check_feed()).ok
 
 
+@pytest.mark.parametrize("exchange_name", sorted(EXCHANGES))
 @pytest.mark.parametrize(("code", "reason"), [(1001, "going_away"), (1011, "closed"), (1006, "closed")])
-async def test_a_close_is_followed_by_a_new_connection(valkey: ValkeyServer, code: int, reason: str) -> None:
-    async with simulation() as exchange, collection(exchange.url, valkey) as running:
+async def test_a_close_is_followed_by_a_new_connection(
+    valkey: ValkeyServer, exchange_name: str, code: int, reason: str
+) -> None:
+    async with (
+        simulation() as exchange,
+        collection(exchange.url_of(exchange_name), valkey, name=exchange_name) as running,
+    ):
         await running.more_events()
         await exchange.fault(fault="close", code=code)
         await eventually(lambda: running.reconnects(reason) == 1)
         await running.more_events()
         assert running.gaps() == 0
-    await _assert_no_trade_twice_or_missing(valkey)
+    await _assert_no_trade_twice_or_missing(valkey, exchange_name)
 
 
+@pytest.mark.parametrize("exchange_name", sorted(EXCHANGES))
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
@@ -102,24 +128,35 @@ async def test_a_close_is_followed_by_a_new_connection(valkey: ValkeyServer, cod
         ("huge", "frame_too_large"),
     ],
 )
-async def test_a_malformed_message_is_counted_and_survived(valkey: ValkeyServer, kind: str, reason: str) -> None:
-    async with simulation() as exchange, collection(exchange.url, valkey) as running:
+async def test_a_malformed_message_is_counted_and_survived(
+    valkey: ValkeyServer, exchange_name: str, kind: str, reason: str
+) -> None:
+    async with (
+        simulation() as exchange,
+        collection(exchange.url_of(exchange_name), valkey, name=exchange_name) as running,
+    ):
         await running.more_events()
         await exchange.fault(fault="malformed", kind=kind)
         await eventually(lambda: running.errors(reason) == 1)
         await running.more_events()
-    assert _all_sound([event for product in PRODUCTS for event in await stored(valkey, product)])
+    assert _all_sound(await _events(valkey, exchange_name))
 
 
+@pytest.mark.parametrize("exchange_name", sorted(EXCHANGES))
 @pytest.mark.parametrize("bad", ["nan", "negative", "zero", "infinite", "text", "number"])
-async def test_an_impossible_price_is_counted_and_never_forwarded(valkey: ValkeyServer, bad: str) -> None:
-    async with simulation() as exchange, collection(exchange.url, valkey) as running:
+async def test_an_impossible_price_is_counted_and_never_forwarded(
+    valkey: ValkeyServer, exchange_name: str, bad: str
+) -> None:
+    async with (
+        simulation() as exchange,
+        collection(exchange.url_of(exchange_name), valkey, name=exchange_name) as running,
+    ):
         await running.more_events()
         await exchange.fault(fault="bad_price", value=bad, count=5)
         await eventually(lambda: running.errors("bad_price") == 5)
         await running.more_events()
         assert running.gaps() == 0, "one bad item is no reason to reconnect"
-    assert _all_sound([event for product in PRODUCTS for event in await stored(valkey, product)])
+    assert _all_sound(await _events(valkey, exchange_name))
 
 
 async def test_nothing_is_lost_while_valkey_restarts(valkey: ValkeyServer) -> None:
@@ -220,10 +257,14 @@ async def test_a_refused_handshake_has_its_status(valkey: ValkeyServer) -> None:
         assert value(running.registry, "exchange_api_request_duration_seconds_count", **labels) >= 1
 
 
-async def test_ticker_quotes_are_whole(valkey: ValkeyServer) -> None:
-    async with simulation() as exchange, collection(exchange.url, valkey) as running:
+@pytest.mark.parametrize("exchange_name", sorted(EXCHANGES))
+async def test_ticker_quotes_are_whole(valkey: ValkeyServer, exchange_name: str) -> None:
+    async with (
+        simulation() as exchange,
+        collection(exchange.url_of(exchange_name), valkey, name=exchange_name) as running,
+    ):
         await running.more_events()
-    tickers = [event for event in await stored(valkey, "BTC-USD") if isinstance(event, Ticker)]
+    tickers = [event for event in await stored(valkey, "BTC-USD", exchange_name) if isinstance(event, Ticker)]
     assert tickers
     for ticker in tickers:
         assert ticker.best_bid is not None

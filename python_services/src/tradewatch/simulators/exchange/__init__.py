@@ -1,6 +1,6 @@
 """The exchange simulator.
 
-`prices` is the price process, `market` turns it into ticks, `coinbase_websocket` speaks one exchange's feed about
-them, `faults` holds what is switched on by HTTP, `service` wires these. A further protocol is a module that listens
-to the same `Market`.
+`prices` is the price process, `market` turns it into ticks, `coinbase_websocket` and `kraken_websocket` speak the
+exchanges' feeds about them, `feed_server` has what these share, `faults` what can be switched on by HTTP, `service`
+wires them. A further protocol is a class with the methods of `feed_server.Feed`.
 """

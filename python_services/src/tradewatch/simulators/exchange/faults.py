@@ -15,15 +15,20 @@ MAX_COUNT = 10_000
 MAX_FREEZE_SECONDS = 600.0
 
 MalformedKind = Literal["not_json", "truncated", "wrong_types", "unknown_channel", "huge"]
+Exchange = Literal["coinbase", "kraken"]
 BadPrice = Literal["nan", "negative", "zero", "infinite", "text", "number"]
 
 
 class _Fault(BaseModel):
+    """`exchange` keeps a fault to the connections of one exchange's feed."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    exchange: Exchange | None = None
 
 
 class SequenceGap(_Fault):
-    """The next `count` messages of each connection are numbered but never sent."""
+    """The next `count` messages of each connection that a client can miss are never sent."""
 
     fault: Literal["sequence_gap"]
     count: int = Field(default=1, ge=1, le=MAX_COUNT)

@@ -21,7 +21,7 @@ MAX_CATCH_UP_SECONDS = 1.0
 
 @dataclass
 class ProductState:
-    """What a snapshot of a product is made of; highs, lows and volume are since the start."""
+    """What a snapshot of a product is made of; highs, lows, volume (base) and turnover (quote) are since the start."""
 
     last: Tick
     last_time: datetime
@@ -29,6 +29,7 @@ class ProductState:
     high: Decimal
     low: Decimal
     volume: Decimal
+    turnover: Decimal
     trades: deque[tuple[Tick, datetime]] = field(default_factory=lambda: deque(maxlen=RECENT_TRADES))
 
 
@@ -80,13 +81,14 @@ class Market:
         now = datetime.now(UTC)
         state = self.states.get(tick.product_id)
         if state is None:
-            state = ProductState(tick, now, tick.price, tick.price, tick.price, Decimal(0))
+            state = ProductState(tick, now, tick.price, tick.price, tick.price, Decimal(0), Decimal(0))
             self.states[tick.product_id] = state
         state.last = tick
         state.last_time = now
         state.high = max(state.high, tick.price)
         state.low = min(state.low, tick.price)
         state.volume += tick.size
+        state.turnover += tick.price * tick.size
         state.trades.append((tick, now))
         self.last_tick_at = time.monotonic()
         self._metrics.ticks[tick.product_id].inc()

@@ -4,7 +4,10 @@ from prometheus_client import CollectorRegistry
 
 from tradewatch.common.metrics import Metric
 
-CHANNELS = ("ticker", "market_trades", "heartbeats", "subscriptions")
+CHANNELS = {
+    "coinbase": ("ticker", "market_trades", "heartbeats", "subscriptions"),
+    "kraken": ("ticker", "trade", "heartbeat", "status"),
+}
 FAULTS = ("sequence_gap", "close", "freeze", "malformed", "bad_price")
 
 CONNECTIONS = Metric("exchange_simulator_connections", "gauge", "Open WebSocket connections.", "connections")
@@ -18,9 +21,12 @@ TICKS = Metric(
 MESSAGES_SENT = Metric(
     "exchange_simulator_messages_sent_total",
     "counter",
-    "Messages put on the way to WebSocket clients.",
+    "Messages of a channel put on the way to WebSocket clients.",
     "messages",
-    {"channel": ", ".join(f"`{channel}`" for channel in CHANNELS)},
+    {
+        "exchange": ", ".join(f"`{exchange}`" for exchange in CHANNELS),
+        "channel": "; ".join(f"{name}: `{'`, `'.join(channels)}`" for name, channels in CHANNELS.items()),
+    },
 )
 REQUESTS_REFUSED = Metric(
     "exchange_simulator_requests_refused_total", "counter", "WebSocket requests answered with an error.", "requests"
@@ -50,7 +56,11 @@ class SimulatorMetrics:
         faults = FAULTS_APPLIED.counter(registry)
         self.connections = CONNECTIONS.gauge(registry)
         self.ticks = {product: ticks.labels(product_id=product) for product in products}
-        self.sent = {channel: sent.labels(channel=channel) for channel in CHANNELS}
+        self.sent = {
+            (exchange, channel): sent.labels(exchange=exchange, channel=channel)
+            for exchange, channels in CHANNELS.items()
+            for channel in channels
+        }
         self.refused = REQUESTS_REFUSED.counter(registry)
         self.slow_consumers = SLOW_CONSUMERS.counter(registry)
         self.faults = {fault: faults.labels(fault=fault) for fault in FAULTS}
