@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import ssl
@@ -87,6 +88,13 @@ class LabUnderTest:
             return set(self.ssh("fresh", command).splitlines())
         finally:
             run("python", "-m", "lab", "remove-host", "fresh", env=self.env)
+
+    def assert_no_secret(self, output: str) -> None:
+        """No secret of the lab stands in ``output``: not as it is, not in base64, and no private key."""
+        for name, value in json.loads((self.directory / "secrets.json").read_text()).items():
+            assert value not in output, name
+            assert base64.b64encode(value.encode()).decode().rstrip("=") not in output, f"{name} in base64"
+        assert "PRIVATE KEY" not in output
 
     def endpoints(self) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads((self.directory / "endpoints.json").read_text())

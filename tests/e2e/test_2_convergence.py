@@ -22,8 +22,6 @@ def test_second_run_changes_nothing(lab: LabUnderTest) -> None:
 def test_check_on_a_converged_cluster_reports_nothing(lab: LabUnderTest) -> None:
     play = lab.play("site.yml", "--check", "--diff")
     assert sum(play.changed.values()) == 0, (play.changed, play.changed_tasks())
-    for value in json.loads((lab.directory / "secrets.json").read_text()).values():
-        assert value not in play.output
 
 
 def test_what_was_changed_by_hand_is_put_back_and_only_that(lab: LabUnderTest) -> None:
@@ -34,6 +32,7 @@ def test_what_was_changed_by_hand_is_put_back_and_only_that(lab: LabUnderTest) -
 
     play = lab.play("site.yml", "--diff")
 
+    lab.assert_no_secret(play.output)
     changed = {host for host, count in play.changed.items() if count}
     assert changed == {"analytics-1", "localhost"}, (play.changed, play.changed_tasks())
     assert len(play.changed_tasks()) == 4, play.changed_tasks()
