@@ -87,10 +87,10 @@ def up(names: list[str]) -> Lab:
     return lab
 
 
-def down(*, image: bool = True) -> None:
+def down() -> None:
     """Remove this lab's containers, their volumes and network, and the host image when no other lab uses it."""
     _remove(paths.lab_name())
-    if image and not _names("ps", "--all", "--filter", f"label={LABEL}"):
+    if not _names("ps", "--all", "--filter", f"label={LABEL}"):
         for reference in run(["podman", "images", "--quiet", "--filter", "label=tradewatch.lab.image=1"]).split():
             run(["podman", "rmi", "--force", reference])
 
