@@ -8,17 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tradewatch.collectors.event_filter import MAX_AHEAD, EventFilter
 from tradewatch.collectors.metrics import FilterReason
-from tradewatch.common.events import (
-    MAX_NUMBER,
-    MIN_NUMBER,
-    EventDecodeError,
-    MarketDataEvent,
-    Side,
-    Ticker,
-    Trade,
-    decode,
-    encode,
-)
+from tradewatch.common.events import MarketDataEvent, Side, Ticker, Trade, decode, encode
+from tradewatch.common.fields import MAX_NUMBER, MIN_NUMBER, EventDecodeError
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

@@ -7,15 +7,13 @@ UTC with microseconds, prices and sizes as plain decimals (no exponent), and `ki
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 
+from tradewatch.common.fields import EventDecodeError, FieldReader, format_time
+
 SCHEMA_VERSION = "1"
-# No price or size on any exchange is near these; beyond them a number is an error or an attack on whoever formats it.
-MIN_NUMBER = Decimal("1e-18")
-MAX_NUMBER = Decimal("1e18")
-MAX_NUMBER_CHARACTERS = 64
 
 
 class Side(StrEnum):
@@ -23,10 +21,6 @@ class Side(StrEnum):
 
     BUY = "BUY"
     SELL = "SELL"
-
-
-class EventDecodeError(ValueError):
-    """A stream entry is not a market data event; the message names the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +114,7 @@ def decode(fields: Mapping[bytes, bytes] | Mapping[str, str]) -> MarketDataEvent
     Raises:
         EventDecodeError: a field is missing, malformed or out of range, or the kind or schema is unknown.
     """
-    reader = _FieldReader(fields)
+    reader = FieldReader(fields)
     if reader.text("schema") != SCHEMA_VERSION:
         raise EventDecodeError("schema: unknown version")
     kind = reader.text("kind")
@@ -157,97 +151,3 @@ def decode(fields: Mapping[bytes, bytes] | Mapping[str, str]) -> MarketDataEvent
             trace_id=reader.text("trace_id"),
         )
     raise EventDecodeError("kind: neither ticker nor trade")
-
-
-def format_time(time: datetime) -> str:
-    """ISO 8601 in UTC with microseconds and `Z`."""
-    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def parse_time(text: str) -> datetime:
-    """A point in time, in UTC; digits beyond microseconds are cut off.
-
-    Raises:
-        ValueError: not ISO 8601, without a time zone, or outside the years that Python knows.
-    """
-    try:
-        time = datetime.fromisoformat(text)
-        if time.tzinfo is None:
-            raise ValueError("without a time zone")
-        return time.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("out of range") from None
-
-
-def parse_number(text: str, allow_zero: bool = False) -> Decimal:
-    """A finite decimal within MIN_NUMBER..MAX_NUMBER (or zero, where allowed).
-
-    Raises:
-        ValueError: not a number, NaN or infinite, zero or negative, out of range, or absurdly long.
-    """
-    if len(text) > MAX_NUMBER_CHARACTERS:
-        raise ValueError("number is too long")
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        raise ValueError("not a number") from None
-    if not number.is_finite():
-        raise ValueError("not a finite number")
-    if number == 0 and allow_zero:
-        return Decimal(0)
-    if number <= 0:
-        raise ValueError("zero or negative")
-    if not MIN_NUMBER <= number <= MAX_NUMBER:
-        raise ValueError("number out of range")
-    return number
-
-
-class _FieldReader:
-    """Typed access to the fields of a stream entry; every failure names the field."""
-
-    def __init__(self, fields: Mapping[bytes, bytes] | Mapping[str, str]) -> None:
-        self._fields: dict[str, str] = {}
-        try:
-            for name, value in fields.items():
-                self._fields[_text(name)] = _text(value)
-        except UnicodeDecodeError:
-            raise EventDecodeError("entry: not UTF-8 text") from None
-
-    def text(self, name: str) -> str:
-        value = self._fields.get(name)
-        if not value:
-            raise EventDecodeError(f"{name}: missing")
-        return value
-
-    def integer(self, name: str) -> int:
-        text = self.text(name)
-        if not (text.isascii() and text.isdigit() and len(text) <= 19):
-            raise EventDecodeError(f"{name}: not a whole number")
-        return int(text)
-
-    def positive(self, name: str) -> Decimal:
-        return self._number(name, self.text(name), allow_zero=False)
-
-    def optional_positive(self, name: str) -> Decimal | None:
-        return self._number(name, self._fields[name], allow_zero=False) if name in self._fields else None
-
-    def optional_size(self, name: str) -> Decimal | None:
-        return self._number(name, self._fields[name], allow_zero=True) if name in self._fields else None
-
-    def time(self, name: str) -> datetime:
-        text = self.text(name)
-        try:
-            return parse_time(text)
-        except ValueError as error:
-            raise EventDecodeError(f"{name}: {error}") from None
-
-    @staticmethod
-    def _number(name: str, text: str, allow_zero: bool) -> Decimal:
-        try:
-            return parse_number(text, allow_zero)
-        except ValueError as error:
-            raise EventDecodeError(f"{name}: {error}") from None
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

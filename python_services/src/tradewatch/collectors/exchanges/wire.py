@@ -7,7 +7,8 @@ from decimal import Decimal
 from typing import Any, NoReturn
 
 from tradewatch.collectors.exchanges.protocol import FrameError, FrameReason, ItemReason
-from tradewatch.common.events import MarketDataEvent, Trade, parse_number, parse_time
+from tradewatch.common.events import MarketDataEvent, Trade
+from tradewatch.common.fields import parse_number, parse_time
 
 MAX_TRADE_ID_DIGITS = 20
 MAX_ERROR_CHARACTERS = 200
