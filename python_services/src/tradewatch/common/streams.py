@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from functools import cache
-from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 from uuid import UUID
 
 from tradewatch.common.events import SCHEMA_VERSION, Side
@@ -189,16 +188,18 @@ _CODECS: dict[Any, _Codec] = {
 }
 
 
-@cache
-def _codecs(kind: type[StreamEntry]) -> dict[str, _Codec]:
+def _codecs(kind: Any) -> dict[str, _Codec]:
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: _CODECS[hints[field.name]] for field in dataclasses.fields(kind)}
+
+
+_FIELDS: dict[Any, dict[str, _Codec]] = {kind: _codecs(kind) for kind in get_args(StreamEntry)}
 
 
 def encode(entry: StreamEntry) -> dict[str, str]:
     """The fields of an entry, as text."""
     fields = {"schema": SCHEMA_VERSION, "kind": entry.kind}
-    for name, codec in _codecs(type(entry)).items():
+    for name, codec in _FIELDS[type(entry)].items():
         if name == "values" and isinstance(entry, Indicators):
             fields |= {_VALUE_PREFIX + key: repr(float(value)) for key, value in entry.values.items()}
         else:
@@ -217,4 +218,4 @@ def decode(kind: type[EntryT], fields: Mapping[bytes, bytes] | Mapping[str, str]
         raise EventDecodeError("schema: unknown version")
     if reader.text("kind") != kind.kind:
         raise EventDecodeError(f"kind: not {kind.kind}")
-    return kind(**{name: codec.read(reader, name) for name, codec in _codecs(kind).items()})
+    return kind(**{name: codec.read(reader, name) for name, codec in _FIELDS[kind].items()})
