@@ -3,9 +3,8 @@
 import asyncio
 import time
 from typing import Annotated
-from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field
 
 from tradewatch.collectors.event_filter import EventFilter
 from tradewatch.collectors.exchanges import EXCHANGES
@@ -19,7 +18,7 @@ from tradewatch.common.http import Check, CheckResult, HttpServer
 from tradewatch.common.logging import Throttle, get_logger, trace
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import CommonSettings, ProductIds
+from tradewatch.common.settings import ProductIds, StreamWriterSettings, split_url
 
 NAME = "market-data-collector"
 LIVENESS_LOOP = "collector"
@@ -37,7 +36,7 @@ def _known_exchange(value: object) -> object:
 
 def _websocket_url(value: object) -> object:
     if isinstance(value, str) and value:
-        parts = _split_url(value)
+        parts = split_url(value)
         if parts.scheme not in ("ws", "wss") or not parts.hostname:
             raise ValueError("must be a ws:// or wss:// URL with a host")
         if parts.username or parts.password:
@@ -45,29 +44,7 @@ def _websocket_url(value: object) -> object:
     return value
 
 
-def _valkey_url(value: object) -> object:
-    if isinstance(value, str):
-        parts = _split_url(value)
-        if parts.scheme not in ("valkey", "valkeys") or not parts.hostname:
-            raise ValueError("must be a valkey:// or valkeys:// URL with a host")
-        if parts.password:
-            raise ValueError("must not hold the password; give it with TRADEWATCH_VALKEY_PASSWORD_FILE")
-        database = parts.path.strip("/")
-        if database and not (database.isascii() and database.isdigit()):
-            raise ValueError("the path must be a database number")
-    return value
-
-
-def _split_url(value: str) -> SplitResult:
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        raise ValueError("is not a URL") from None
-    return parts
-
-
-class MarketDataCollectorSettings(CommonSettings):
+class MarketDataCollectorSettings(StreamWriterSettings):
     """Settings of market-data-collector; durations in seconds."""
 
     exchange: Annotated[str, BeforeValidator(_known_exchange)] = Field(
@@ -76,19 +53,6 @@ class MarketDataCollectorSettings(CommonSettings):
     products: ProductIds = Field(description="comma separated product ids, such as BTC-USD,ETH-USD")
     exchange_websocket_url: Annotated[str, BeforeValidator(_websocket_url)] = Field(
         default="", description="WebSocket of the exchange; the exchange's own where not set"
-    )
-    valkey_url: Annotated[str, BeforeValidator(_valkey_url)] = Field(
-        default="valkey://default@localhost:6379/0", description="the bus"
-    )
-    valkey_password: SecretStr | None = Field(default=None, description="file that holds the bus's password")
-    stream_max_length: int = Field(
-        default=100_000, ge=100, le=100_000_000, description="entries that each stream keeps, about"
-    )
-    buffer_max_entries: int = Field(
-        default=20_000,
-        ge=100,
-        le=10_000_000,
-        description="entries kept in memory while Valkey is away; then the oldest go",
     )
     data_max_age_seconds: float = Field(
         default=60.0,
@@ -207,8 +171,7 @@ async def main(settings: MarketDataCollectorSettings) -> int:
     exchange = EXCHANGES[settings.exchange](settings.products)
     registry = new_registry(NAME)
     liveness = Liveness()
-    password = settings.valkey_password.get_secret_value() if settings.valkey_password else None
-    client = bus.connect(settings.valkey_url, password)
+    client = bus.connect_with(settings)
     try:
         writer = bus.StreamWriter(
             client,
@@ -232,9 +195,6 @@ async def main(settings: MarketDataCollectorSettings) -> int:
             data_max_age_seconds=settings.data_max_age_seconds,
         )
 
-        async def check_valkey() -> CheckResult:
-            return await bus.ping(client)
-
         server = HttpServer(
             settings.http_port,
             registry,
@@ -242,7 +202,7 @@ async def main(settings: MarketDataCollectorSettings) -> int:
             [
                 Check("exchange", collector.check_feed),
                 Check("market_data", collector.check_data),
-                Check("valkey", check_valkey),
+                bus.check(client),
             ],
         )
         return await service.run(collector, server, settings.drain_seconds)

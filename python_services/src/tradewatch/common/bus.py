@@ -18,10 +18,11 @@ from valkey.asyncio.retry import Retry
 from valkey.backoff import NoBackoff
 
 from tradewatch.common.backoff import Backoff
-from tradewatch.common.http import CheckResult
+from tradewatch.common.http import Check, CheckResult
 from tradewatch.common.logging import Throttle, get_logger
 from tradewatch.common.metrics import Metric
 from tradewatch.common.service import Liveness
+from tradewatch.common.settings import ValkeySettings
 
 _log = get_logger("bus")
 
@@ -102,6 +103,12 @@ def connect(url: str, password: str | None) -> Valkey:
     )
 
 
+def connect_with(settings: ValkeySettings) -> Valkey:
+    """A client for the bus that the settings name, with the password of their file."""
+    password = settings.valkey_password.get_secret_value() if settings.valkey_password else None
+    return connect(settings.valkey_url, password)
+
+
 async def ping(client: Valkey) -> CheckResult:
     """The readiness check of the bus: Valkey answers PING in time and accepts the password."""
     try:
@@ -110,6 +117,15 @@ async def ping(client: Valkey) -> CheckResult:
         # The type only: messages of the client hold the address and the user.
         return CheckResult(False, f"no answer to PING: {type(error).__name__}")
     return CheckResult(True, "answers PING")
+
+
+def check(client: Valkey) -> Check:
+    """The readiness check `valkey`: `ping`."""
+
+    async def run() -> CheckResult:
+        return await ping(client)
+
+    return Check("valkey", run)
 
 
 class StreamWriter:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -76,6 +77,52 @@ class CommonSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read explicit arguments, secret files, then the environment; nothing is read from `.env` files."""
         return init_settings, _SecretFiles(settings_cls), env_settings
+
+
+def split_url(value: str) -> SplitResult:
+    """The parts of a URL whose port is a number. Raises ValueError."""
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    return parts
+
+
+def _valkey_url(value: object) -> object:
+    if isinstance(value, str):
+        parts = split_url(value)
+        if parts.scheme not in ("valkey", "valkeys") or not parts.hostname:
+            raise ValueError("must be a valkey:// or valkeys:// URL with a host")
+        if parts.password:
+            raise ValueError(f"must not hold the password; give it with {PREFIX}VALKEY_PASSWORD_FILE")
+        database = parts.path.strip("/")
+        if database and not (database.isascii() and database.isdigit()):
+            raise ValueError("the path must be a database number")
+    return value
+
+
+class ValkeySettings(CommonSettings):
+    """What a service on the bus takes besides."""
+
+    valkey_url: Annotated[str, BeforeValidator(_valkey_url)] = Field(
+        default="valkey://default@localhost:6379/0", description="the bus"
+    )
+    valkey_password: SecretStr | None = Field(default=None, description="file that holds the bus's password")
+    stream_max_length: int = Field(
+        default=100_000, ge=100, le=100_000_000, description="entries that each stream keeps, about"
+    )
+
+
+class StreamWriterSettings(ValkeySettings):
+    """What a service takes that writes to the bus through a `StreamWriter`."""
+
+    buffer_max_entries: int = Field(
+        default=20_000,
+        ge=100,
+        le=10_000_000,
+        description="entries kept in memory while Valkey is away; then the oldest go",
+    )
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
