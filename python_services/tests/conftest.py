@@ -1,10 +1,14 @@
 """Fixtures of the services' tests."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres_support import Database, PostgresServer
 from services_support import ValkeyServer, valkey_binary
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture
@@ -19,3 +23,21 @@ def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A running PostgreSQL that every test shares, with one database that is migrated."""
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    server.start()
+    try:
+        server.migrate()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> Database:
+    """A migrated database of the test's own, on the shared server."""
+    return postgres.clone(f"test_{next(_numbers)}")
