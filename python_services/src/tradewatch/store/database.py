@@ -7,7 +7,7 @@ decimals written as text, because a float would not give back what was stored.
 import asyncio
 import json
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -38,8 +38,9 @@ OUTAGE_ERRORS = (
     asyncpg.InvalidAuthorizationSpecificationError,
 )
 
-Pool = asyncpg.Pool
-Connection = asyncpg.Connection
+# asyncpg has no types of its own.
+Pool: TypeAlias = Any
+Connection: TypeAlias = Any
 
 
 def _database_url(value: object) -> object:
