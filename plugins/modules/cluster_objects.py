@@ -54,7 +54,7 @@ options:
     elements: str
     default: [Namespace, PersistentVolumeClaim]
   wait:
-    description: Wait until every Deployment, StatefulSet and DaemonSet of the manifest is rolled out.
+    description: Wait until every Deployment, StatefulSet and DaemonSet of the manifest is rolled out, and every Job done.
     type: bool
     default: true
   wait_timeout_seconds:
@@ -92,7 +92,8 @@ Object = dict[str, Any]
 ROLE_LABEL = "tradewatch.io/role"
 CHECKSUM_ANNOTATION = "tradewatch.io/config-checksum"
 FIELD_MANAGER = "tradewatch"
-WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
+REPLACE_SECONDS = 60.0
+WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job")
 
 # Kind -> (API version, plural, namespaced), in the order in which objects are applied; they are removed in reverse.
 KINDS: dict[str, tuple[str, str, bool]] = {
@@ -113,6 +114,7 @@ KINDS: dict[str, tuple[str, str, bool]] = {
     "Deployment": ("apps/v1", "deployments", True),
     "StatefulSet": ("apps/v1", "statefulsets", True),
     "DaemonSet": ("apps/v1", "daemonsets", True),
+    "Job": ("batch/v1", "jobs", True),
 }
 
 
@@ -325,9 +327,17 @@ def checksum(key: tuple[str, str, str], item: Object | None) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
+def failed(job: Object) -> bool:
+    """Whether a Job has given up: only a new one tries again."""
+    conditions = (job.get("status") or {}).get("conditions") or []
+    return any(each["type"] == "Failed" and each["status"] == "True" for each in conditions)
+
+
 def rolled_out(workload: Object) -> bool:
-    """Whether all replicas of the present specification serve."""
+    """Whether all replicas of the present specification serve; of a Job, whether it is done."""
     status = workload.get("status") or {}
+    if workload["kind"] == "Job":
+        return bool(status.get("succeeded", 0) >= workload["spec"].get("completions", 1))
     if status.get("observedGeneration", 0) < workload["metadata"]["generation"]:
         return False
     if workload["kind"] == "DaemonSet":
@@ -363,6 +373,9 @@ class ObjectSet:
         """Apply one object; before is its live state where it is known to be the role's."""
         key = identity(item)
         before = before or self.api.get(object_path(key))
+        if item["kind"] == "Job" and before and (failed(before) or self._changes_template(item)):
+            self._replace(item, before)
+            return
         query = [("fieldManager", FIELD_MANAGER), ("force", "true")] + [("dryRun", "All")] * self.dry_run
         try:
             after: Object = json.loads(
@@ -379,6 +392,30 @@ class ObjectSet:
         else:
             return
         self.diff.append(shown(before, after))
+
+    def _changes_template(self, item: Object) -> bool:
+        """Whether the API server would refuse the new specification, since a Job's pod template cannot be changed."""
+        query = [("fieldManager", FIELD_MANAGER), ("force", "true"), ("dryRun", "All")]
+        try:
+            self.api.request("PATCH", object_path(identity(item)), query, item, "application/apply-patch+yaml")
+        except ApiError as error:
+            if error.status == 422 and "immutable" in str(error):
+                return True
+            raise ApiError(error.status, f"{title(identity(item))}: {error}") from error
+        return False
+
+    def _replace(self, item: Object, before: Object) -> None:
+        """Remove a Job with its pods, and make the new one: it runs once more."""
+        key = identity(item)
+        self.updated.append(title(key))
+        self.diff.append(shown(before, item))
+        if self.dry_run:
+            return
+        self.api.request("DELETE", object_path(key), [("propagationPolicy", "Foreground")])
+        if self.wait_gone([key], REPLACE_SECONDS):
+            raise TimeoutError(f"{title(key)} is still there {REPLACE_SECONDS:.0f} s after its removal")
+        query = [("fieldManager", FIELD_MANAGER), ("force", "true")]
+        self.api.request("PATCH", object_path(key), query, item, "application/apply-patch+yaml")
 
     def stamp(self, item: Object, objects: dict[tuple[str, str, str], Object]) -> None:
         """Write the digest of a workload's mounted configuration into its pod template, so that a change rolls it."""

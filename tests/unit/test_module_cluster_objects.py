@@ -104,10 +104,19 @@ def workload(kind: str, **status: int) -> dict[str, Any]:
             ),
             True,
         ),
+        (workload("Job", active=1), False),
+        (workload("Job", succeeded=1), True),
     ],
 )
 def test_rolled_out(item: dict[str, Any], done: bool) -> None:
     assert cluster_objects.rolled_out(item) is done
+
+
+@pytest.mark.parametrize("kind", ["Failed", "Complete"])
+@pytest.mark.parametrize("status", ["True", "False"])
+def test_a_job_that_gave_up_is_told_from_one_that_did_not(kind: str, status: str) -> None:
+    job = {"kind": "Job", "status": {"conditions": [{"type": kind, "status": status}]}}
+    assert cluster_objects.failed(job) is (kind == "Failed" and status == "True")
 
 
 def test_warnings_of_the_api_are_read_one_by_one() -> None:
