@@ -54,7 +54,7 @@ options:
     elements: str
     default: [Namespace, PersistentVolumeClaim]
   wait:
-    description: Wait until every Deployment, StatefulSet and DaemonSet of the manifest is rolled out, and every Job done.
+    description: Wait until every Deployment, StatefulSet and DaemonSet is rolled out, and every Job done.
     type: bool
     default: true
   wait_timeout_seconds:
