@@ -5,17 +5,50 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from lab import paths
 
-NAMES = ("k3s_token", "valkey_password", "prometheus_password")
+
+def _token() -> str:
+    return secrets.token_hex(24)
+
+
+def _private_key() -> str:
+    """A key as the exchange gives out: EC P-256, PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return key.private_bytes(encoding, form, serialization.NoEncryption()).decode()
+
+
+NAMES: dict[str, Callable[[], str]] = {
+    "k3s_token": _token,
+    "valkey_password": _token,
+    "prometheus_password": _token,
+    "postgresql_owner_password": _token,
+    "postgresql_password": _token,
+    "exchange_api_private_key": _private_key,
+    "llm_api_key": _token,
+    "operator_token": _token,
+    "executor_token": _token,
+}
+
+
+def _public_key(private_key: str) -> str:
+    key = serialization.load_pem_private_key(private_key.encode(), password=None).public_key()
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def ensure() -> None:
     """Write ``secrets.json`` (0600) with a value for each of ``NAMES``; values that are there stay."""
     file = paths.lab_dir() / "secrets.json"
     known = json.loads(file.read_text()) if file.exists() else {}
-    values = {name: known.get(name) or secrets.token_hex(24) for name in NAMES}
+    values = {name: known.get(name) or generate() for name, generate in NAMES.items()}
+    # What the exchange simulator is told of that key.
+    values["exchange_api_public_key"] = _public_key(values["exchange_api_private_key"])
     if values != known:
         partial = file.with_suffix(".partial")
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -107,6 +107,13 @@ def valkey() -> Path:
     return _image_archive("valkey", "valkey", "8.1", {"root.tar": root})
 
 
+def postgresql() -> Path:
+    """PostgreSQL, from Debian trixie, without the cluster that the package makes when it is installed."""
+    without_cluster = 'rm -rf "$1"/var/lib/postgresql/17 "$1"/etc/postgresql/17'
+    root = oci.debian_root("trixie", ["postgresql-17"], hooks=[without_cluster])
+    return _image_archive("postgresql", "postgresql", "17", {"root.tar": root})
+
+
 def prometheus() -> Path:
     """Prometheus and promtool, without the web UI (the Go module does not carry its assets)."""
     package = "github.com/prometheus/prometheus"
@@ -148,6 +155,7 @@ PARTS: dict[str, Callable[[], Path]] = {
     "k3s": k3s,
     "k3s-airgap-images": k3s_airgap_images,
     "kubectl": kubectl,
+    "postgresql": postgresql,
     "prometheus": prometheus,
     "tradewatch": tradewatch,
     "valkey": valkey,

@@ -105,9 +105,7 @@ class Inventory:
             "state_dir": str(root / "state"),
             "artifact_cache": str(root / "cache"),
             "artifact_sources": ["cache"],
-            "vault_k3s_token": "token-of-the-test",
-            "vault_valkey_password": "password-of-the-test",
-            "vault_prometheus_password": "password-of-the-test",
+            **dict.fromkeys(self.example("vault.yml.example"), "secret-of-the-test"),
             "ansible_ssh_executable": str(Path(__file__).with_name("fake_ssh")),
             # The machine under the test may be small; faults bring their own figures.
             "preflight_min_memory_mib": 1024,
