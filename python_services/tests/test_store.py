@@ -2,12 +2,15 @@
 
 import asyncio
 import uuid
+from pathlib import Path
 
 import asyncpg
 import pytest
-from postgres_support import Database, PostgresServer
+from postgres_support import OWNER_PASSWORD, ROLE_PASSWORD, Database, PostgresServer
+from pydantic import SecretStr
+from tradewatch import cli
 from tradewatch.common.tracing import headers, trace_id_of
-from tradewatch.store import audit, schema
+from tradewatch.store import audit, command, schema
 from tradewatch.store.database import check, connect
 
 DECISION = uuid.UUID(int=7)
@@ -124,3 +127,24 @@ def test_a_trace_id_survives_the_header() -> None:
 @pytest.mark.parametrize("header", ["", "00-short-1-01", f"00-{'0' * 32}-{'1' * 16}-01", f"00-{TRACE.upper()}G-1-01"])
 def test_a_malformed_header_is_no_trace_id(header: str) -> None:
     assert trace_id_of({"traceparent": header}) is None
+
+
+def test_the_command_upgrades_and_says_so(
+    postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = asyncio.run(postgres.create("by_command"))
+    for name, password in (("DATABASE", OWNER_PASSWORD), ("SERVICE", ROLE_PASSWORD)):
+        (tmp_path / name).write_text(password)
+        monkeypatch.setenv(f"TRADEWATCH_{name}_PASSWORD_FILE", str(tmp_path / name))
+    monkeypatch.setenv("TRADEWATCH_DATABASE_URL", made.owner_url)
+    assert cli.main(["database", "upgrade"]) == 0
+    assert capsys.readouterr().out == f"schema {schema.head()}\n"
+
+
+def test_the_command_gives_up_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = schema.UpgradeSettings(
+        database_url="postgresql://x@127.0.0.1:1/x", database_password=SecretStr("hidden")
+    )
+    assert command.upgrade(settings, 0) == 1
+    error = capsys.readouterr().err
+    assert error == "tradewatch database upgrade: no answer within 0 s: ConnectionRefusedError\n"

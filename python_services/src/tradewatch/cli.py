@@ -11,6 +11,7 @@ from tradewatch import metrics_doc
 from tradewatch.collectors import market_data_collector
 from tradewatch.common import logging, service, settings
 from tradewatch.simulators.exchange import service as exchange_simulator
+from tradewatch.store import command, schema
 
 EXIT_BAD_CONFIGURATION = 2
 
@@ -56,6 +57,15 @@ def _parser() -> argparse.ArgumentParser:
             epilog=f"environment variables:\n{settings.describe(runnable.settings_class)}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+    database = commands.add_parser("database", help="look after the store's schema").add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    database.add_parser(
+        "upgrade",
+        help="bring the schema to this version, and set the password of the services' role",
+        epilog=f"environment variables:\n{settings.describe(schema.UpgradeSettings)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands.add_parser("metrics-doc", help="print docs/metrics.md, made from the metrics' definitions")
     return parser
 
@@ -66,16 +76,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "metrics-doc":
         sys.stdout.write(metrics_doc.render())
         return service.EXIT_OK
+    if options.command == "database":
+        loaded = _load("database upgrade", schema.UpgradeSettings)
+        return EXIT_BAD_CONFIGURATION if loaded is None else command.upgrade(loaded)
     return _run(options.service)
+
+
+def _load(command_line: str, settings_class: type[settings.SettingsT]) -> settings.SettingsT | None:
+    """The settings, or None after one line on stderr for each thing that is wrong with them."""
+    try:
+        return settings.load(settings_class)
+    except settings.SettingsError as error:
+        for line in error.lines:
+            print(f"tradewatch {command_line}: {line}", file=sys.stderr)
+        return None
 
 
 def _run(name: str) -> int:
     runnable = SERVICES[name]
-    try:
-        loaded = settings.load(runnable.settings_class)
-    except settings.SettingsError as error:
-        for line in error.lines:
-            print(f"tradewatch run {name}: {line}", file=sys.stderr)
+    loaded = _load(f"run {name}", runnable.settings_class)
+    if loaded is None:
         return EXIT_BAD_CONFIGURATION
     logging.configure(name, loaded.log_level)
     log = logging.get_logger("cli")
