@@ -1,0 +1,54 @@
+"""The services that `tradewatch run` knows.
+
+Each is imported only when it is run: one service's libraries are no part of another's memory or start.
+"""
+
+import importlib
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from tradewatch.common.settings import CommonSettings
+
+
+@dataclass(frozen=True)
+class ServiceEntry:
+    """A service: what it is for, and the module that holds its settings class and its coroutine `main(settings)`."""
+
+    summary: str
+    module: str
+    settings: str
+
+    def settings_class(self) -> type[CommonSettings]:
+        """The class of its settings."""
+        found: type[CommonSettings] = getattr(importlib.import_module(self.module), self.settings)
+        return found
+
+    def main(self) -> Callable[[Any], Coroutine[Any, Any, int]]:
+        """Its entry: takes the settings, gives the exit code."""
+        found: Callable[[Any], Coroutine[Any, Any, int]] = importlib.import_module(self.module).main
+        return found
+
+
+SERVICES: dict[str, ServiceEntry] = {
+    "market-data-collector": ServiceEntry(
+        "bring one exchange's market data onto the bus",
+        "tradewatch.collectors.market_data_collector",
+        "MarketDataCollectorSettings",
+    ),
+    "sentiment-analyzer": ServiceEntry(
+        "score the news about each asset, from RSS and Atom feeds",
+        "tradewatch.collectors.sentiment.service",
+        "SentimentAnalyzerSettings",
+    ),
+    "exchange-simulator": ServiceEntry(
+        "stand in for an exchange, with seeded prices and faults on request",
+        "tradewatch.simulators.exchange.service",
+        "ExchangeSimulatorSettings",
+    ),
+    "news-simulator": ServiceEntry(
+        "stand in for news sites, with seeded headlines and faults on request",
+        "tradewatch.simulators.news.service",
+        "NewsSimulatorSettings",
+    ),
+}
