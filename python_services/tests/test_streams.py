@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tradewatch.common.events import Side
 from tradewatch.common.fields import MAX_NUMBER, MIN_NUMBER, EventDecodeError
-from tradewatch.common.streams import Candle, Heartbeat, Indicators, Quote, Sentiment, Signal, decode, encode
+from tradewatch.common.streams import Candle, Headline, Heartbeat, Indicators, Quote, Sentiment, Signal, decode, encode
 
 _prices = st.decimals(MIN_NUMBER, MAX_NUMBER, allow_nan=False, allow_infinity=False, places=8).filter(
     lambda number: number >= MIN_NUMBER
@@ -29,6 +29,7 @@ _candles = st.builds(
 _quotes = st.builds(Quote, _words, _times, _prices, _prices, _prices, _floats, _floats, _lists, _lists, _words)
 _indicators = st.builds(Indicators, _words, _counts, _times, _prices, st.dictionaries(_words, _floats), _words)
 _sentiments = st.builds(Sentiment, _words, _times, _floats, _counts, _words)
+_headlines = st.builds(Headline, _words, _times, _words, _words, _texts, _floats, _words)
 _signals = st.builds(
     Signal, st.uuids(), _words, st.sampled_from(Side), _floats, _prices, _words, _times, _times, _texts, _words
 )
@@ -48,7 +49,7 @@ SIGNAL = Signal(
 )
 
 
-@given(st.one_of(_candles, _quotes, _indicators, _sentiments, _signals, _heartbeats))
+@given(st.one_of(_candles, _quotes, _indicators, _sentiments, _headlines, _signals, _heartbeats))
 def test_what_is_written_is_what_is_read(entry: object) -> None:
     fields = encode(entry)  # type: ignore[arg-type]
     assert all(isinstance(value, str) for value in fields.values())
