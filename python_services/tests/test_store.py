@@ -109,6 +109,16 @@ async def test_a_final_state_stays(database: Database) -> None:
             await pool.execute(insert, DECISION, TRACE)
 
 
+async def test_a_product_keeps_when_it_last_lost_money(database: Database) -> None:
+    update = "UPDATE positions SET realized_pnl = $1 RETURNING last_loss"
+    async with database.connect() as pool:
+        await pool.execute("INSERT INTO positions VALUES ('BTC-USD', 1, 65000, 0, 0)")
+        assert await pool.fetchval(update, 10) is None
+        lost = await pool.fetchval(update, 4)
+        assert lost is not None
+        assert await pool.fetchval(update, 5) == lost
+
+
 def test_the_verifier_is_the_one_of_the_rfc() -> None:
     # RFC 7677 section 3: user "user", password "pencil".
     import base64

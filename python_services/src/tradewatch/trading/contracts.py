@@ -1,6 +1,9 @@
 """The bodies of the HTTP calls between the trading services (docs/trading.md), for both ends of each."""
 
 from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
@@ -53,3 +56,71 @@ class ValidationAnswer(BaseModel):
     reasons: tuple[str, ...]
     model: str
     tokens: int
+
+
+class Stage(StrEnum):
+    """When a decision's risk is assessed: before the language model is asked, and again before the order."""
+
+    BEFORE_LLM = "before_llm"
+    BEFORE_EXECUTION = "before_execution"
+
+
+class AssessmentRequest(DecisionRequest):
+    """The body of risk-manager's `POST /v1/assessments`."""
+
+    stage: Annotated[Stage, Field(strict=False)]
+
+
+class AssessmentAnswer(BaseModel):
+    """risk-manager's answer. `reason` is a code; size and price, in quote currency, are there where it approves."""
+
+    model_config = ConfigDict(frozen=True)
+
+    decision: Literal["approve", "deny"]
+    reason: str
+    detail: str
+    approved_quote_size: Decimal | None
+    limit_price: Decimal | None
+    risk_score: float
+
+
+class TradingState(StrEnum):
+    """What may be ordered: everything, only what reduces a position, nothing."""
+
+    ACTIVE = "ACTIVE"
+    REDUCING = "REDUCING"
+    HALTED = "HALTED"
+
+
+class KillSwitchRequest(Request):
+    """The body of risk-manager's `POST /v1/kill-switch`."""
+
+    action: Literal["engage", "release"]
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    actor: Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class StateAnswer(BaseModel):
+    """What risk-manager says of the trading state.
+
+    `cancelled` is when trade-executor confirmed that no order is open after the state became HALTED; None before that.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    state: TradingState
+    kill_switch: bool
+    reason: str
+    actor: str
+    changed: datetime
+    cancelled: datetime | None
+
+
+class KillSwitchAnswer(StateAnswer):
+    """risk-manager's answer to `POST /v1/kill-switch`.
+
+    `cancel_all` says how the call to trade-executor ended: it is `failed` with a reason while the call is being
+    retried, and `not needed` after a release.
+    """
+
+    cancel_all: str

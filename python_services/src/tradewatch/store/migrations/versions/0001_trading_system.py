@@ -46,6 +46,8 @@ CREATE TABLE risk_assessments (
     decision_id uuid NOT NULL,
     stage text NOT NULL CHECK (stage IN ('before_llm', 'before_execution')),
     trace_id text NOT NULL,
+    product_id text NOT NULL,
+    side text NOT NULL CHECK (side IN ('BUY', 'SELL')),
     decision text NOT NULL CHECK (decision IN ('approve', 'deny')),
     reason text NOT NULL,
     detail text NOT NULL,
@@ -114,6 +116,7 @@ CREATE TABLE positions (
     average_price numeric NOT NULL,
     realized_pnl numeric NOT NULL,
     fees numeric NOT NULL,
+    last_loss timestamptz,
     updated timestamptz NOT NULL DEFAULT now()
 );
 
@@ -131,6 +134,8 @@ CREATE TABLE trading_state (
     reason text NOT NULL,
     actor text NOT NULL,
     changed timestamptz NOT NULL DEFAULT now(),
+    cancelled timestamptz,
+    measured_from timestamptz NOT NULL DEFAULT now(),
     CHECK (NOT kill_switch OR state = 'HALTED')
 );
 INSERT INTO trading_state (id, state, kill_switch, reason, actor) VALUES (1, 'ACTIVE', false, 'initial', 'migration');
@@ -206,10 +211,22 @@ CREATE TRIGGER decisions_keep_final BEFORE UPDATE ON decisions FOR EACH ROW EXEC
 CREATE TRIGGER orders_keep_final BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION keep_final('status');
 """
 
+# When a product last lost money, whoever wrote the fill: risk-manager waits a while after it.
+NOTE_LOSS = """
+CREATE FUNCTION note_loss() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.realized_pnl < (CASE WHEN TG_OP = 'UPDATE' THEN OLD.realized_pnl ELSE 0 END) THEN
+        NEW.last_loss := now();
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER positions_note_loss BEFORE INSERT OR UPDATE ON positions FOR EACH ROW EXECUTE FUNCTION note_loss();
+"""
+
 
 def upgrade() -> None:
     """Make everything and say what the services' role may do."""
-    for statements in (TABLES, NUMBER_STEPS, REFUSE_CHANGES, KEEP_FINAL):
+    for statements in (TABLES, NUMBER_STEPS, REFUSE_CHANGES, KEEP_FINAL, NOTE_LOSS):
         _run(statements)
     for table in ("audit_log", "fills"):
         op.execute(
