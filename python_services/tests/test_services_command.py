@@ -17,7 +17,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from services_support import PASSWORD, PRODUCTS, ValkeyServer, free_port, stored
 from tradewatch import metrics_doc
-from tradewatch.cli import SERVICES, main
+from tradewatch.cli import main
+from tradewatch.cli.services import SERVICES
 from tradewatch.common import settings
 from tradewatch.common.http import Check, CheckResult, HttpServer
 from tradewatch.common.service import Liveness
@@ -113,7 +114,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert "metrics-doc" in _printed(capsys, "--help")
     for name, runnable in SERVICES.items():
         text = _printed(capsys, "run", name, "--help")
-        for field_name, field in runnable.settings_class.model_fields.items():
+        for field_name, field in runnable.settings_class().model_fields.items():
             assert settings.variable_name(field_name, field) in text
 
 
@@ -123,7 +124,7 @@ def test_the_documents_name_every_metric_and_variable() -> None:
     services = (REPOSITORY / "docs/services.md").read_text()
     for name, runnable in SERVICES.items():
         assert f"## {name}" in services
-        for field_name, field in runnable.settings_class.model_fields.items():
+        for field_name, field in runnable.settings_class().model_fields.items():
             assert f"`{settings.variable_name(field_name, field)}`" in services
 
 
@@ -308,5 +309,5 @@ def test_settings_do_not_show_secrets(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "password").write_text(PASSWORD + "\n")
     for name, text in {**COLLECTOR, "TRADEWATCH_VALKEY_PASSWORD_FILE": str(tmp_path / "password")}.items():
         monkeypatch.setenv(name, text)
-    loaded = settings.load(SERVICES["market-data-collector"].settings_class)
+    loaded = settings.load(SERVICES["market-data-collector"].settings_class())
     assert PASSWORD not in repr(loaded) + str(loaded) + loaded.model_dump_json()
