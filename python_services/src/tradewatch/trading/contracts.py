@@ -7,10 +7,11 @@ from enum import StrEnum
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 
 from tradewatch.common import streams
 from tradewatch.common.api import Request
+from tradewatch.common.events import Side
 from tradewatch.common.streams import Signal
 
 TraceId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -124,3 +125,48 @@ class KillSwitchAnswer(StateAnswer):
     """
 
     cancel_all: str
+
+
+class OrderRequest(Request):
+    """The body of trade-executor's `POST /v1/orders`: size and price in quote currency.
+
+    After `expires` no order may come into being; one that is known already is answered as it stands.
+    """
+
+    decision_id: UUID
+    trace_id: TraceId
+    product_id: str
+    side: Annotated[Side, Field(strict=False)]
+    quote_size: Annotated[Decimal, Field(gt=0)]
+    limit_price: Annotated[Decimal, Field(gt=0)]
+    expires: AwareDatetime
+
+
+class OrderStatus(StrEnum):
+    """The states of an order (docs/trading.md)."""
+
+    PENDING = "pending"
+    SUBMITTED = "submitted"
+    OPEN = "open"
+    PARTIALLY_FILLED = "partially_filled"
+    UNKNOWN = "unknown"
+    FILLED = "filled"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+
+class OrderAnswer(BaseModel):
+    """trade-executor's answer about an order: `filled_size` in base, the price and `fees` in quote currency.
+
+    `final`: the order will not change any more.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    client_order_id: UUID
+    status: OrderStatus
+    filled_size: Decimal
+    average_price: Decimal | None
+    fees: Decimal
+    final: bool
