@@ -23,11 +23,9 @@ from tradewatch.common.backoff import Backoff
 from tradewatch.common.events import MarketDataEvent, Trade, decode, stream_name
 from tradewatch.common.http import HttpServer
 from tradewatch.common.service import Liveness
-from tradewatch.simulators.exchange.faults import FaultRoutes
 from tradewatch.simulators.exchange.feed_server import FeedServer
 from tradewatch.simulators.exchange.market import Market
-from tradewatch.simulators.exchange.metrics import SimulatorMetrics
-from tradewatch.simulators.exchange.service import ExchangeSimulator, serve_feeds
+from tradewatch.simulators.exchange.service import ExchangeSimulator, ExchangeSimulatorSettings
 
 PRODUCTS = ("BTC-USD", "ETH-USD")
 PASSWORD = "correct-horse-battery-staple"
@@ -112,10 +110,22 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float:
 class Simulation:
     """A running exchange simulator."""
 
-    market: Market
-    feed: FeedServer
+    simulator: ExchangeSimulator
     http: HttpServer
     registry: CollectorRegistry
+
+    @property
+    def market(self) -> Market:
+        return self.simulator.market
+
+    @property
+    def feed(self) -> FeedServer:
+        return self.simulator.feeds
+
+    @property
+    def rest_url(self) -> str:
+        """The base of the REST interfaces, without a path."""
+        return f"http://127.0.0.1:{self.simulator.rest.port}"
 
     @property
     def url(self) -> str:
@@ -132,20 +142,30 @@ class Simulation:
 
 @asynccontextmanager
 async def simulation(
-    ticks_per_second: float = 100, seed: int = 1, port: int = 0, products: tuple[str, ...] = PRODUCTS
+    ticks_per_second: float = 100,
+    seed: int = 1,
+    port: int = 0,
+    products: tuple[str, ...] = PRODUCTS,
+    **further: Any,
 ) -> AsyncIterator[Simulation]:
+    """A simulator on free ports; `further` are settings of `ExchangeSimulatorSettings`."""
+    settings = ExchangeSimulatorSettings(
+        seed=seed,
+        products=products,
+        ticks_per_second=ticks_per_second,
+        websocket_port=port,
+        rest_port=0,
+        **further,
+    )
     registry = CollectorRegistry()
     liveness = Liveness()
-    metrics = SimulatorMetrics(registry, products)
-    market = Market(seed, products, ticks_per_second, metrics, liveness)
-    feed = serve_feeds(market, metrics, liveness, port)
-    routes = FaultRoutes(metrics, feed.apply, feed.active_faults, feed.clear_faults).routes()
+    simulator = ExchangeSimulator(settings, registry, liveness)
     stop = asyncio.Event()
-    async with HttpServer(0, registry, liveness, [], routes) as http:
-        task = asyncio.create_task(ExchangeSimulator(market, feed, 5.0).run(stop))
+    async with HttpServer(0, registry, liveness, simulator.checks(), simulator.routes) as http:
+        task = asyncio.create_task(simulator.run(stop))
         try:
-            await eventually(lambda: feed.listening)
-            yield Simulation(market, feed, http, registry)
+            await eventually(lambda: simulator.listening or task.done())
+            yield Simulation(simulator, http, registry)
         finally:
             stop.set()
             await asyncio.wait_for(task, 10)

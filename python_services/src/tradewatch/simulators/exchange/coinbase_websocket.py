@@ -3,8 +3,9 @@
 Follows https://docs.cdp.coinbase.com/coinbase-app/advanced-trade-apis/websocket/websocket-overview: one channel a
 subscribe message, a snapshot and then a `subscriptions` message in answer, `sequence_num` from 0 counted per
 connection across channels, a heartbeat every second, market trades collected over 250 ms, disconnection when nothing
-was subscribed to within 5 s. A channel that does not exist is answered, as the real one does, with
-`authentication failure`; the wording of the other errors is our own.
+was subscribed to within 5 s. `level2` sends the levels that a tick has changed; `user` takes a token and sends open
+orders and then every change of an order. A channel that does not exist, or a token that proves nothing, is answered,
+as the real one does, with `authentication failure`; the wording of the other errors is our own.
 """
 
 import json
@@ -13,12 +14,20 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from tradewatch.simulators.exchange.accounts import USER_ID
+from tradewatch.simulators.exchange.api_keys import ApiKeys, Unauthorized
+from tradewatch.simulators.exchange.coinbase_levels import NO_LEVELS, Sides, changed_levels, level_events, levels_of
 from tradewatch.simulators.exchange.feed_server import Connection, RequestRefused, format_time, now_text
 from tradewatch.simulators.exchange.market import Market, ProductState
+from tradewatch.simulators.exchange.matching import MatchingEngine
+from tradewatch.simulators.exchange.orders import Order
 from tradewatch.simulators.exchange.prices import Tick
+from tradewatch.simulators.exchange.rest.render import user_order_json
 
 HEARTBEAT_SECONDS = 1.0
-_EVENT_CHANNELS = ("ticker", "market_trades")
+_EVENT_CHANNELS = ("ticker", "market_trades", "level2")
+_ORDERS_A_MESSAGE = 50
+_NO_POSITIONS: dict[str, list[object]] = {"perpetual_futures_positions": [], "expiring_futures_positions": []}
 # What takes the place of a ticker's price; the exchange writes numbers as text.
 _BAD_PRICES: dict[str, str] = {
     "nan": '"NaN"',
@@ -37,9 +46,13 @@ class CoinbaseFeed:
     paths: tuple[str, ...] = ("/", "/ws")
     subscribe_seconds = 5.0
 
-    def __init__(self, market: Market) -> None:
+    def __init__(self, market: Market, engine: MatchingEngine, keys: ApiKeys) -> None:
         self.connections: set[Connection] = set()
         self._market = market
+        self._engine = engine
+        self._keys = keys
+        self._levels: dict[str, Sides] = {}
+        engine.listeners.append(self._on_order)
         self._trades: dict[str, list[str]] = {}
         self._heartbeats = 0
         self._heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
@@ -55,14 +68,17 @@ class CoinbaseFeed:
         """Subscribe or unsubscribe one channel."""
         kind, channel, products = self._understand(request)
         if kind == "subscribe":
-            if channel in _EVENT_CHANNELS:
+            if channel == "user":
+                self._send_orders(connection, products)
+            elif channel == "level2":
+                self._send_levels(connection, products)
+            elif channel in _EVENT_CHANNELS:
                 self._send_snapshot(connection, channel, products)
             connection.subscribe(channel, products)
         else:
             connection.unsubscribe(channel, products or tuple(connection.subscriptions.get(channel, ())))
-        subscriptions = {
-            name: sorted(products) or ["heartbeats"] for name, products in connection.subscriptions.items()
-        }
+        fixed = {"heartbeats": ["heartbeats"], "user": [USER_ID]}
+        subscriptions = {name: fixed.get(name) or sorted(of) for name, of in connection.subscriptions.items()}
         _send(connection, "subscriptions", now_text(), json.dumps([{"subscriptions": subscriptions}]))
 
     def on_tick(self, tick: Tick, state: ProductState) -> None:
@@ -78,6 +94,8 @@ class CoinbaseFeed:
                     _send(connection, "ticker", timestamp, f'[{{"type":"update","tickers":[{bad}]}}]')
                 else:
                     _send(connection, "ticker", timestamp, events)
+        if any(product in connection.subscriptions.get("level2", ()) for connection in self.connections):
+            self._send_level_changes(product, timestamp)
 
     def on_round(self) -> None:
         """Send the collected trades and, each second, heartbeats."""
@@ -91,12 +109,19 @@ class CoinbaseFeed:
         kind, channel, products = request.get("type"), request.get("channel"), request.get("product_ids", [])
         if kind not in ("subscribe", "unsubscribe"):
             raise self._refused("type must be subscribe or unsubscribe")
-        if channel not in (*_EVENT_CHANNELS, "heartbeats"):
+        if channel not in (*_EVENT_CHANNELS, "heartbeats", "user"):
             raise self._refused("authentication failure")
+        if channel == "user" and kind == "subscribe":
+            try:
+                self._keys.verify(str(request.get("jwt", "")), None)
+            except Unauthorized:
+                raise self._refused("authentication failure") from None
         if not isinstance(products, list) or not all(isinstance(product, str) for product in products):
             raise self._refused("product_ids must be a list of strings")
         if channel == "heartbeats":
             return kind, channel, []
+        if channel == "user" and not products:
+            return kind, channel, list(self._market.products)
         if kind == "subscribe" and not products:
             raise self._refused("product_ids must name at least one product")
         unknown = [product for product in products if product not in self._market.states]
@@ -118,6 +143,38 @@ class CoinbaseFeed:
         # Newest first, as the real snapshot is.
         items = ",".join(_trade(tick, at) for state in states for tick, at in reversed(state.trades))
         _send(connection, channel, now_text(), f'[{{"type":"snapshot","trades":[{items}]}}]')
+
+    def _send_orders(self, connection: Connection, products: Sequence[str]) -> None:
+        orders = [o for o in self._engine.orders.values() if not o.final and o.product_id in products]
+        for start in range(0, max(1, len(orders)), _ORDERS_A_MESSAGE):
+            part = [user_order_json(order) for order in orders[start : start + _ORDERS_A_MESSAGE]]
+            event = {"type": "snapshot", "orders": part, "positions": _NO_POSITIONS}
+            _send(connection, "user", now_text(), json.dumps([event]))
+
+    def _on_order(self, order: Order) -> None:
+        listening = [c for c in self.connections if order.product_id in c.subscriptions.get("user", ())]
+        if not listening:
+            return
+        events = json.dumps([{"type": "update", "orders": [user_order_json(order)], "positions": _NO_POSITIONS}])
+        for connection in listening:
+            _send(connection, "user", now_text(), events)
+
+    def _send_levels(self, connection: Connection, products: Sequence[str]) -> None:
+        for product in dict.fromkeys(products):
+            # Others get what has changed first, so that all of them go on from the same levels.
+            self._send_level_changes(product, now_text())
+            _send(connection, "l2_data", now_text(), level_events("snapshot", product, self._levels[product]))
+
+    def _send_level_changes(self, product: str, timestamp: str) -> None:
+        before = self._levels.get(product, NO_LEVELS)
+        now = self._levels[product] = levels_of(self._engine.books[product])
+        changes = changed_levels(before, now)
+        if not any(changes):
+            return
+        events = level_events("update", product, changes)
+        for connection in self.connections:
+            if product in connection.subscriptions.get("level2", ()):
+                _send(connection, "l2_data", timestamp, events)
 
     def _flush_trades(self) -> None:
         timestamp = now_text()

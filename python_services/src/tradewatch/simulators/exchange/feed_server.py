@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from tradewatch.common.http import ALL_INTERFACES
 from tradewatch.common.logging import get_logger
 from tradewatch.common.service import Liveness
-from tradewatch.simulators.exchange.faults import BadPriceFault, Close, Fault, Freeze, Malformed, SequenceGap
+from tradewatch.simulators.exchange.faults import BadPriceFault, Close, FeedFault, Freeze, Malformed, SequenceGap
 from tradewatch.simulators.exchange.market import Market, ProductState
 from tradewatch.simulators.exchange.metrics import SimulatorMetrics
 from tradewatch.simulators.exchange.prices import Tick
@@ -202,7 +202,7 @@ class FeedServer:
             for feed in self._feeds:
                 feed.on_round()
 
-    def apply(self, fault: Fault) -> int:
+    def apply(self, fault: FeedFault) -> int:
         """Switch a fault on for the open connections that it is for. Returns how many there are."""
         affected = [c for c in self._connections() if fault.exchange in (None, c.exchange)]
         for connection in affected:

@@ -54,6 +54,9 @@ class Market:
         # Trade ids never fall, not even over a restart: microseconds pass faster than trades are made.
         first_trade_id = time.time_ns() // 1000
         self._processes = [PriceProcess(seed, product, step, first_trade_id) for product in products]
+        self.increments = {
+            product: process.increment for product, process in zip(products, self._processes, strict=True)
+        }
         self._turn = 0
         self.last_tick_at = time.monotonic()
         # Every product has a price before the first subscriber comes.

@@ -3,12 +3,27 @@
 from prometheus_client import CollectorRegistry
 
 from tradewatch.common.metrics import Metric
+from tradewatch.simulators.exchange.orders import Liquidity, OrderStatus
 
 CHANNELS = {
-    "coinbase": ("ticker", "market_trades", "heartbeats", "subscriptions"),
+    "coinbase": ("ticker", "market_trades", "l2_data", "user", "heartbeats", "subscriptions"),
     "kraken": ("ticker", "trade", "heartbeat", "status"),
 }
-FAULTS = ("sequence_gap", "close", "freeze", "malformed", "bad_price")
+FAULTS = (
+    "sequence_gap",
+    "close",
+    "freeze",
+    "malformed",
+    "bad_price",
+    "timeout",
+    "status",
+    "latency",
+    "rate_limit",
+    "partial_fill",
+    "reject",
+)
+ORDER_STATUSES = tuple(status.value for status in OrderStatus)
+LIQUIDITIES = tuple(liquidity.value for liquidity in Liquidity)
 
 CONNECTIONS = Metric("exchange_simulator_connections", "gauge", "Open WebSocket connections.", "connections")
 TICKS = Metric(
@@ -44,11 +59,45 @@ FAULTS_APPLIED = Metric(
     "faults",
     {"fault": ", ".join(f"`{fault}`" for fault in FAULTS)},
 )
-SIMULATOR_METRICS = (CONNECTIONS, TICKS, MESSAGES_SENT, REQUESTS_REFUSED, SLOW_CONSUMERS, FAULTS_APPLIED)
+REQUESTS = Metric(
+    "exchange_simulator_requests_total",
+    "counter",
+    "REST requests.",
+    "requests",
+    {
+        "endpoint": "the endpoint's name, such as `create_order`, or `unknown`",
+        "status": "HTTP status of the answer, or `none` where a fault held it back",
+    },
+)
+ORDERS = Metric(
+    "exchange_simulator_orders_total",
+    "counter",
+    "Orders that came to a status.",
+    "orders",
+    {"product_id": "a configured product", "status": ", ".join(f"`{status}`" for status in ORDER_STATUSES)},
+)
+FILLS = Metric(
+    "exchange_simulator_fills_total",
+    "counter",
+    "Fills of orders.",
+    "fills",
+    {"product_id": "a configured product", "liquidity": ", ".join(f"`{liquidity}`" for liquidity in LIQUIDITIES)},
+)
+SIMULATOR_METRICS = (
+    CONNECTIONS,
+    TICKS,
+    MESSAGES_SENT,
+    REQUESTS_REFUSED,
+    SLOW_CONSUMERS,
+    FAULTS_APPLIED,
+    REQUESTS,
+    ORDERS,
+    FILLS,
+)
 
 
 class SimulatorMetrics:
-    """The simulator's metrics, every series present from the start."""
+    """The simulator's metrics; every series but those of requests is present from the start."""
 
     def __init__(self, registry: CollectorRegistry, products: tuple[str, ...]) -> None:
         ticks = TICKS.counter(registry)
@@ -64,3 +113,16 @@ class SimulatorMetrics:
         self.refused = REQUESTS_REFUSED.counter(registry)
         self.slow_consumers = SLOW_CONSUMERS.counter(registry)
         self.faults = {fault: faults.labels(fault=fault) for fault in FAULTS}
+        self.requests = REQUESTS.counter(registry)
+        orders = ORDERS.counter(registry)
+        self.orders = {
+            (product, status): orders.labels(product_id=product, status=status)
+            for product in products
+            for status in ORDER_STATUSES
+        }
+        fills = FILLS.counter(registry)
+        self.fills = {
+            (product, liquidity): fills.labels(product_id=product, liquidity=liquidity)
+            for product in products
+            for liquidity in LIQUIDITIES
+        }
