@@ -126,7 +126,8 @@ def prometheus() -> Path:
 
 def tradewatch() -> Path:
     """The services: Debian's Python, the locked wheels and the ``tradewatch`` distribution, installed offline."""
-    root = oci.debian_root("trixie", ["python3", "ca-certificates", "tzdata"])
+    # Wheels carry their libraries except those that every manylinux system has, such as the C++ one.
+    root = oci.debian_root("trixie", ["python3", "ca-certificates", "tzdata", "libstdc++6"])
     lock = SERVICES / "requirements.txt"
     key = digest(SERVICES / "src", SERVICES / "pyproject.toml", lock, IMAGE_PYTHON, IMAGE_PLATFORM)
     library = paths.cache_dir() / "bundle" / "wheels" / key
