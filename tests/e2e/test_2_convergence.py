@@ -35,7 +35,8 @@ def test_what_was_changed_by_hand_is_put_back_and_only_that(lab: LabUnderTest) -
     lab.assert_no_secret(play.output)
     changed = {host for host, count in play.changed.items() if count}
     assert changed == {"analytics-1", "localhost"}, (play.changed, play.changed_tasks())
-    assert len(play.changed_tasks()) == 4, play.changed_tasks()
+    # k3s never read what was written by hand, so it is not restarted.
+    assert len(play.changed_tasks()) == 3, play.changed_tasks()
     assert lab.get("node", "trading-1")["metadata"]["labels"]["tradewatch/role"] == "trading"
     assert lab.get("deployment", deployment, "-n", "crypto-collectors")["status"]["readyReplicas"] == 1
     assert "by hand" not in lab.ssh("analytics-1", "cat /etc/rancher/k3s/config.yaml")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab_cluster import Cluster
 from testinfra.host import Host
 
 
@@ -27,6 +28,12 @@ def test_node_has_the_address_of_the_inventory(kubectl: Callable[..., Any], lab_
     address = json.loads((lab_dir / "lab.json").read_text())["hosts"]["trading-1"]
     addresses = {a["type"]: a["address"] for a in kubectl("get", "node", "trading-1")["status"]["addresses"]}
     assert addresses["InternalIP"] == address
+
+
+def test_agent_has_read_what_an_earlier_run_wrote(cluster: Cluster) -> None:
+    # prepare.yml leaves it running with 97.
+    answer = json.loads(cluster.text("get", "--raw", "/api/v1/nodes/trading-1/proxy/configz"))
+    assert answer["kubeletconfig"]["maxPods"] == 110
 
 
 def test_token_is_in_no_unit_argument_or_journal(host: Host, lab_dir: Path) -> None:
