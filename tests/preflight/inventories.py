@@ -17,6 +17,7 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "inventory" / "production.example"
 RUN_TIMEOUT_SECONDS = 120
+TOKEN = "token-of-the-test"
 
 # Faults of a host, as shell that makes them real inside its namespaces ($work is a folder of its own).
 FAULTS = {
@@ -46,6 +47,18 @@ FAULTS = {
         printf '#!/bin/sh\\nexec %s/real-date --date "90 seconds ago" "$@"\\n' "$work" > "$work/date"
         chmod +x "$work/date"
         mount --bind "$work/date" "$(command -v date)" """,
+    "other_machine": """
+        printf '#!/bin/sh\\necho aarch64\\n' > "$work/uname"
+        chmod +x "$work/uname"
+        mount --bind "$work/uname" "$(command -v uname)" """,
+    "cluster_of_another_token": f"""
+        mount -t tmpfs tmpfs /var/lib
+        mkdir -p /var/lib/rancher/k3s/server
+        echo "K10{"0" * 64}::server:another-token" > /var/lib/rancher/k3s/server/token""",
+    "cluster_of_this_token": f"""
+        mount -t tmpfs tmpfs /var/lib
+        mkdir -p /var/lib/rancher/k3s/server
+        echo "K10{"0" * 64}::server:{TOKEN}" > /var/lib/rancher/k3s/server/token""",
     "pod_network_route": "ip link set lo up; ip route add 10.42.8.0/24 dev lo",
 }
 
@@ -106,6 +119,7 @@ class Inventory:
             "artifact_cache": str(root / "cache"),
             "artifact_sources": ["cache"],
             **dict.fromkeys(self.example("vault.yml.example"), "secret-of-the-test"),
+            "vault_k3s_token": TOKEN,
             "ansible_ssh_executable": str(Path(__file__).with_name("fake_ssh")),
             # The machine under the test may be small; faults bring their own figures.
             "preflight_min_memory_mib": 1024,

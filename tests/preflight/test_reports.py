@@ -35,6 +35,9 @@ def bad_hosts(tmp_path_factory: pytest.TempPathFactory) -> Run:
         inventory.host("analytics", "early", "198.51.100.16", "clock_ahead")
         inventory.host("analytics", "late", "198.51.100.17", "clock_behind")
         inventory.host("analytics", "routed", "198.51.100.18", "pod_network_route")
+        inventory.host("analytics", "arm", "198.51.100.19", "other_machine")
+        inventory.host("control_plane", "standing", "198.51.100.20", "cluster_of_another_token")
+        inventory.host("control_plane", "joined", "198.51.100.21", "cluster_of_this_token")
         before = inventory.write().snapshot()
         run = inventory.play("site.yml")
         run.output = run.output.replace(str(real["ansible_port"]), "PORT")
@@ -60,6 +63,9 @@ HOST_PROBLEMS = {
     "synchronise both with NTP (apt install systemd-timesyncd)",
     "clock behind": "host late: its clock is 90 s behind the control host's; "
     "synchronise both with NTP (apt install systemd-timesyncd)",
+    "architecture": "host arm: is aarch64, the artifacts are for x86_64; use a machine with x86_64",
+    "changed token": "host standing: its cluster was made with another vault_k3s_token, which a run cannot change; "
+    "put the old one back in the vault, or run playbooks/reset.yml to start anew",
     "overlap with a host's network": "cluster_cidr: 10.42.0.0/16 overlaps the network 10.42.8.0/24 (lo) "
     "of host routed; choose a network that no host reaches",
 }
@@ -103,6 +109,10 @@ def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Run:
     (inventory.cache / "valkey.tar.sha256").write_text("0" * 64 + "  valkey.tar\n")
     collector = inventory.example("services.yml")["tradewatch_services"][0]
     collector["connects_to"] = []
+    valkey = {"service": "valkey", "namespace": "crypto-collectors", "port": 6379}
+    websocket = {"name": "websocket", "port": 8081}
+    secret = collector["secrets"][0]
+    trader = {**collector, "namespace": "crypto-trading", "node_role": "trading"}
     inventory.variables |= {
         "cluster_cidr": "10.42.0.0/33",
         "admin_cidrs": ["everyone"],
@@ -111,6 +121,13 @@ def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "vault_prometheus_password": "change-me",
         "cluster_name": None,
         "tradewatch_simulators": "{{ undefined_table }}",
+        "tradewatch_secrets": [
+            {"name": "api-key", "namespace": "crypto-trading", "values": {"key": "{{ no_such_secret }}"}},
+            {"name": "lost", "namespace": "crypto-traiding", "values": {"key": "hidden-secret-of-the-test"}},
+            {"name": "twice", "namespace": "crypto-trading", "values": {"key": "one"}},
+            {"name": "twice", "namespace": "crypto-trading", "values": {"key": "two"}},
+            {"name": "bare", "namespace": "crypto-trading", "values": "hidden-secret-of-the-test"},
+        ],
         "tradewatch_services": [
             collector,
             collector,
@@ -121,6 +138,17 @@ def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Run:
             {**collector, "name": "typing", "replicas": "two"},
             {**collector, "name": "misspelt", "enviroment": {}},
             {**collector, "name": "lonely", "connects_to": [{"service": "valky", "namespace": "n", "port": 1}]},
+            {**collector, "name": "far", "connects_to": [{"service": "on-mars", "namespace": "n", "port": 1}]},
+            {**collector, "name": "astray", "connects_to": [{**valkey, "namespace": "crypto-trading"}]},
+            {**collector, "name": "port-name-twice", "ports": [websocket, {**websocket, "port": 8082}]},
+            {**collector, "name": "http-twice", "ports": [{**websocket, "name": "http"}]},
+            {**collector, "name": "long-name", "ports": [{**websocket, "name": "websocket-public"}]},
+            {**collector, "name": "double-dash", "ports": [{**websocket, "name": "web--socket"}]},
+            {**collector, "name": "secretive", "secrets": [{**secret, "secret": "valky"}]},
+            {**collector, "name": "keyless", "secrets": [{**secret, "key": "pasword"}]},
+            {**collector, "name": "elsewhere", "secrets": [{**secret, "secret": "postgresql"}]},
+            {**trader, "name": "trader", "secrets": [{**secret, "secret": "api-key", "key": "key"}]},
+            {**trader, "name": "trader-keyless", "secrets": [{**secret, "secret": "api-key"}]},
             {**collector, "name": "open", "connects_to": [{"cidr": "10.0.0.1/8", "port": 443}]},
             {key: value for key, value in collector.items() if key not in {"run", "name"}},
         ],
@@ -129,6 +157,7 @@ def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 SECRET_FIX = "set it in the inventory's vault (group_vars/all/vault.yml.example shows how)"
+PORT_NAME_FIX = "use lower case letters, digits and single - between them, at least one letter, at most 15 in all"
 DATA_PROBLEMS = {
     "empty group": "group trading: has no host; add at least one host to it in the inventory",
     "two role groups": "host double: is in 2 role groups, analytics and collectors; leave it in one of them",
@@ -150,8 +179,27 @@ DATA_PROBLEMS = {
     "duplicate node port": "node_port 30090: is used by Prometheus and published (feed); give each a number of its own",
     "wrong type": "service typing: replicas is 'two', not a whole number; write a whole number",
     "unknown key": "service misspelt: unknown key enviroment; did you mean environment?",
-    "missing key": "tradewatch_services entry 11: lacks run; add it",
+    "missing key": "tradewatch_services entry 22: lacks run; add it",
     "unknown peer": "service lonely connects_to: unknown service valky; did you mean valkey?",
+    "peer in a namespace that there is not": "service far connects_to: there is no on-mars in n; "
+    "it is in crypto-collectors: write that",
+    "peer in another namespace": "service astray connects_to: there is no valkey in crypto-trading; "
+    "it is in crypto-collectors: write that",
+    "duplicate port name": "service port-name-twice: port name websocket is used 2 times; "
+    "give each of its ports a name of its own",
+    "port named as the main port": "service http-twice: port name http is that of the service's main port; "
+    "give each of its ports a name of its own",
+    "long port name": f"service long-name: ports[0].name is 'websocket-public'; {PORT_NAME_FIX}",
+    "port name with two dashes": f"service double-dash: ports[0].name is 'web--socket'; {PORT_NAME_FIX}",
+    "unknown Secret": "service secretive secrets: unknown Secret valky; did you mean valkey?",
+    "unknown key of a Secret": "service keyless secrets: Secret valkey has no key pasword; did you mean password?",
+    "Secret of another namespace": "service elsewhere secrets: there is no Secret postgresql in crypto-collectors; "
+    "run the service where it is: in crypto-trading",
+    "unknown key of a Secret of the table": "service trader-keyless secrets: Secret api-key has no key password; "
+    "use one of key",
+    "Secret in an unknown namespace": "Secret lost: unknown namespace crypto-traiding; did you mean crypto-trading?",
+    "Secret twice": "Secret twice: the table holds 2 of this name in crypto-trading; write all its values in one entry",
+    "Secret without keys": "Secret bare: values is '', not a mapping; write a mapping",
     "bad egress CIDR": "service open connects_to: '10.0.0.1/8' is not a network (10.0.0.1/8 has host bits set); "
     "write it like 10.42.0.0/16",
 }
@@ -177,6 +225,10 @@ def test_artifact_checksum_mismatch_names_file_expected_and_got(bad_data: Run) -
     assert "checksum mismatch: " in line
     assert f"/cache/artifacts/valkey.tar has sha256 {got}, " in line
     assert f"/valkey.tar.sha256 says {'0' * 64}; " in line
+
+
+def test_entry_that_is_right_is_not_named(bad_data: Run) -> None:
+    assert not [line for line in bad_data.lines if line.startswith("service trader ")]
 
 
 def test_expression_that_fails_hides_nothing_else(bad_data: Run) -> None:

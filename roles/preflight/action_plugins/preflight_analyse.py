@@ -11,22 +11,10 @@ from ansible.parsing.vault import AnsibleVaultError
 from ansible.plugins.action import ActionBase
 from ansible.template import Templar
 
-_VARIABLES = (
-    "admin_cidrs",
-    "artifact_cache",
-    "artifact_sources",
-    "artifacts",
-    "cluster_cidr",
-    "cluster_name",
-    "kubeconfig_path",
-    "service_cidr",
-    "state_dir",
-    "tradewatch_namespaces",
-    "tradewatch_services",
-    "tradewatch_simulators",
-)
 # RECORD_PREFIX of plugins/vars/checked_group_vars.py.
 _RECORD_PREFIX = "tradewatch_broken_vars_file_"
+# The table whose rows hold secrets, below `values`.
+_SECRET_TABLE = "tradewatch_secrets"  # noqa: S105 - a name
 _EXAMPLE_SECRET = "change-me"  # noqa: S105 - what vault.yml.example has
 
 
@@ -42,7 +30,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         settings = dict(self._task.args)
         hosts = [host for host in variables["groups"].get("all", []) if host != "localhost"]
         failures: dict[str, str] = {}
-        values = {name: self._value(name, variables, failures) for name in _VARIABLES}
+        names = [*settings["required_variables"], *settings["optional_variables"]]
+        values = {name: self._value(name, variables, failures) for name in names}
         addresses, address_failures = self._addresses(hosts, variables["hostvars"])
         data = {
             "sources": list(variables.get("ansible_inventory_sources") or []),
@@ -63,7 +52,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return result
 
     def _value(self, name: str, variables: Mapping[str, Any], failures: dict[str, str]) -> Any:
-        return _evaluated(self._templar, name, name, variables, failures)
+        table = variables.get(name)
+        if name == _SECRET_TABLE and isinstance(table, list):
+            # As it is written: neither is a secret needed, nor does one that is missing hide the table.
+            return [_without_values(row) for row in table]
+        value = _evaluated(self._templar, name, name, variables, failures)
+        if name == _SECRET_TABLE and value is not None:
+            return [_without_values(row) for row in value] if isinstance(value, list) else ""
+        return value
 
     def _secret(self, name: str, variables: Mapping[str, Any], failures: dict[str, str]) -> str:
         """What is to be said of a secret; its value stays here."""
@@ -85,6 +81,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             value = _evaluated(templar, "ansible_host", host, variables, failures)
             addresses[host] = None if value is None else str(value)
         return addresses, failures
+
+
+def _without_values(row: Any) -> Any:
+    """A row of the table of Secrets with its keys, and nothing in them."""
+    if not isinstance(row, dict):
+        return ""
+    values = row.get("values")
+    return {**row, "values": dict.fromkeys(values, "") if isinstance(values, dict) else ""}
 
 
 def _evaluated(templar: Any, name: str, key: str, variables: Mapping[str, Any], failures: dict[str, str]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shlex
 import time
 from pathlib import Path
@@ -10,12 +12,22 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
+# The token as a standing server keeps it: K10<sha256 of the CA>::server:<token>. One line: Ansible appends to it.
+_TELL_CLUSTER = (
+    "sed 's/^.*::server://' /var/lib/rancher/k3s/server/token 2>/dev/null | tr -d '\\n' | sha256sum | cut -c 1-8"
+)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
 
 class ActionModule(ActionBase):  # type: ignore[misc]
     """The action ``preflight_probe``.
 
     Returns ``reachable`` and ``reason``, ``output`` (of ``files/probe.sh``), ``time`` (the host's clock) with
-    ``time_before`` and ``time_after`` (ours around it), ``root``, ``become`` and ``become_reason``.
+    ``time_before`` and ``time_after`` (ours around it), ``root``, ``become`` and ``become_reason``, and ``cluster``:
+    whether the one that the host serves was made with ``vault_k3s_token`` (``own``, ``foreign``), or ``none``.
     """
 
     _supports_check_mode = True
@@ -24,7 +36,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Ask the host; nothing is changed on it."""
         variables = task_vars or {}
         result: dict[str, Any] = super().run(tmp, variables)
-        result.update(changed=False, reachable=True, reason="", output="", time="", root=False, become_reason="")
+        result.update(changed=False, reachable=True, reason="", output="", time="", root=False)
+        result.update(become_reason="", cluster="none")
         interpreter = str(variables.get("ansible_python_interpreter") or "")
         python = interpreter if "/" in interpreter else "python3"
         script = Path(self._find_needle("files", "probe.sh")).read_text()
@@ -40,6 +53,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result["reason"] = _last_line(answer["stderr"])
         result["become"] = self._connection.become is not None
         result["root"], result["become_reason"] = self._is_root()
+        if result["root"]:
+            result["cluster"] = self._cluster()
         return result
 
     def _ask(self, command: str, *, sudoable: bool = False) -> dict[str, Any]:
@@ -53,6 +68,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return False, _last_line(str(error))
         reason = _last_line(answer["stderr"]) or _last_line(answer["stdout"])
         return answer["rc"] == 0 and answer["stdout"].split()[-1:] == ["0"], reason
+
+    def _cluster(self) -> str:
+        """Compares short digests: no token is sent, and none can be found from what a verbose run shows."""
+        shown = re.findall(r"\b[0-9a-f]{8}\b", self._ask(_TELL_CLUSTER, sudoable=True)["stdout"])[-1:]
+        try:
+            token = self._templar.template(self._templar.resolve_variable_expression("vault_k3s_token"))
+        except AnsibleError:
+            # The analysis says what is wrong with the variable.
+            return "none"
+        if shown in ([], [_digest("")]) or not isinstance(token, str):
+            return "none"
+        return "own" if shown == [_digest(token.rpartition("::server:")[2])] else "foreign"
 
 
 def _last_line(text: str) -> str:

@@ -5,6 +5,7 @@ echo '@@tradewatch user'; id -un 2>/dev/null
 echo '@@tradewatch uid'; id -u 2>/dev/null
 echo '@@tradewatch python'; command -v "$1" 2>/dev/null && "$1" -c 'import sys; sys.exit(sys.version_info < (3, 9))' && echo usable
 echo '@@tradewatch os'; cat /etc/os-release 2>/dev/null
+echo '@@tradewatch machine'; uname -m 2>/dev/null
 echo '@@tradewatch swaps'; cat /proc/swaps 2>/dev/null
 echo '@@tradewatch memory'; cat /proc/meminfo 2>/dev/null
 echo '@@tradewatch disk'; df -Pk /var/lib 2>/dev/null

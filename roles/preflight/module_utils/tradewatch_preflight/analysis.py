@@ -23,7 +23,8 @@ def analyse(data: Mapping[str, Any]) -> tuple[list[Problem], list[dict[str, Any]
     problems = [*scan.problems, *unreadable, *_inventory(data, scan)]
     # A vault that cannot be opened may hold any secret.
     excused = {*scan.names, *data["secrets"]} if unreadable else scan.names
-    problems += variables.check(data["values"], data["failures"], data["secrets"], excused)
+    required = data["settings"]["required_variables"]
+    problems += variables.check(data["values"], data["failures"], data["secrets"], excused, required)
     rows, found = _tables(data)
     problems += found
     routes = {
@@ -76,4 +77,10 @@ def _tables(data: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Problem
         name: values[name] for name in ("tradewatch_services", "tradewatch_simulators") if values.get(name) is not None
     }
     used = {int(entry["port"]): str(entry["user"]) for entry in settings["reserved_node_ports"]}
-    return rows, problems + tables.check_services(services, spaces, settings["peers"], used)
+    secrets = list(settings["cluster_secrets"])
+    if values.get("tradewatch_secrets") is not None:
+        made, found = tables.check_secrets(values["tradewatch_secrets"], spaces)
+        secrets += made
+        problems += found
+    problems += tables.check_services(services, spaces, settings["peers"], secrets, used)
+    return rows, problems

@@ -36,7 +36,7 @@ def check(host: str, probe: Mapping[str, Any], settings: Mapping[str, Any]) -> l
     if "end" not in found:
         what = f"the probe did not run to its end ({probe['reason'] or 'no output'})"
         return [Problem(where, what, "log in by SSH and see what the shell prints")]
-    checks = (_python, _system, _root, _swap, _memory, _disk, _clock)
+    checks = (_python, _system, _machine, _root, _swap, _memory, _disk, _clock, _cluster)
     return [problem for one in checks for problem in one(where, found, probe, settings)]
 
 
@@ -58,6 +58,16 @@ def _system(
         return []
     what = f"runs {release.get('PRETTY_NAME') or name or 'an unknown system'}, which is not supported"
     return [Problem(where, what, f"install one of {', '.join(supported)}")]
+
+
+def _machine(
+    where: str, found: Mapping[str, str], _probe: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[Problem]:
+    machine = found.get("machine") or "of an unknown architecture"
+    wanted = settings["machine"]
+    if machine == wanted:
+        return []
+    return [Problem(where, f"is {machine}, the artifacts are for {wanted}", f"use a machine with {wanted}")]
 
 
 def _root(
@@ -124,3 +134,12 @@ def _clock(
     side = "ahead of" if theirs > probe["time_after"] else "behind"
     what = f"its clock is {skew:.0f} s {side} the control host's"
     return [Problem(where, what, "synchronise both with NTP (apt install systemd-timesyncd)")]
+
+
+def _cluster(
+    where: str, _found: Mapping[str, str], probe: Mapping[str, Any], _settings: Mapping[str, Any]
+) -> list[Problem]:
+    if probe["cluster"] != "foreign":
+        return []
+    what = "its cluster was made with another vault_k3s_token, which a run cannot change"
+    return [Problem(where, what, "put the old one back in the vault, or run playbooks/reset.yml to start anew")]

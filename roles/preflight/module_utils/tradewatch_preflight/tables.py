@@ -18,8 +18,18 @@ _LABEL = {
     "pattern": r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
     "description": "use lower case letters, digits and -, at most 63",
 }
+# Kubernetes' names of container ports are service names of RFC 6335, section 5.1, in lower case.
+_PORT_NAME = {
+    "type": "string",
+    "pattern": r"^(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*$",
+    "description": "use lower case letters, digits and single - between them, at least one letter, at most 15 in all",
+}
 _PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
 _NODE_PORT = {"type": "integer", "minimum": 30000, "maximum": 32767}
+
+
+# What roles/trading_services calls the port `port`.
+_MAIN_PORT = "http"
 
 
 def _mapping(properties: Mapping[str, Any], required: Sequence[str] = (), **more: Any) -> dict[str, Any]:
@@ -63,13 +73,17 @@ _SERVICE = _mapping(
         "node_role": _TEXT,
         "replicas": {"type": "integer", "minimum": 0},
         "port": _PORT,
-        "ports": _list(_mapping({"name": _LABEL, "port": _PORT, "node_port": _NODE_PORT}, ["name", "port"])),
+        "ports": _list(_mapping({"name": _PORT_NAME, "port": _PORT, "node_port": _NODE_PORT}, ["name", "port"])),
         "environment": {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}},
         "secrets": _list(_mapping({"name": _TEXT, "secret": _TEXT, "key": _TEXT}, ["name", "secret", "key"])),
         "connects_to": _list(_PEER),
         "resources": _mapping({"requests": {"type": "object"}, "limits": {"type": "object"}}),
     },
     ["name", "namespace", "run", "node_role", "port", "resources"],
+)
+_SECRET = _mapping(
+    {"name": _LABEL, "namespace": _TEXT, "values": {"type": "object", "minProperties": 1}},
+    ["name", "namespace", "values"],
 )
 _ARTIFACT = _mapping(
     {
@@ -108,15 +122,35 @@ def check_namespaces(table: Any) -> tuple[list[dict[str, Any]], list[Problem]]:
     return rows, problems
 
 
+def check_secrets(table: Any, namespaces: Iterable[Row] | None) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """The Secrets that the table makes, as ``check_services`` takes them, and the table's problems."""
+    rows, problems = schema.check(table, _SECRET, "tradewatch_secrets", "Secret")
+    for (name, namespace), count in Counter((row["name"], row["namespace"]) for row in rows).items():
+        if count > 1:
+            what = f"the table holds {count} of this name in {namespace}"
+            problems.append(Problem(f"Secret {name}", what, "write all its values in one entry"))
+    if namespaces is not None:
+        spaces = {space["name"] for space in namespaces}
+        for row in rows:
+            problems += _unknown(f"Secret {row['name']}", "namespace", [row["namespace"]], spaces)
+    made = [{"secret": row["name"], "keys": list(row["values"]), "namespaces": [row["namespace"]]} for row in rows]
+    return made, problems
+
+
 def check_services(
-    tables: Mapping[str, Any], namespaces: Iterable[Row] | None, peers: Iterable[str], node_ports: Mapping[int, str]
+    tables: Mapping[str, Any],
+    namespaces: Iterable[Row] | None,
+    peers: Iterable[Row],
+    secrets: Sequence[Row],
+    node_ports: Mapping[int, str],
 ) -> list[Problem]:
     """Problems of the services.
 
     Args:
         tables: the tables by variable, read as one.
         namespaces: the namespaces that there are, None when they are not known.
-        peers: what a service may connect to beside the tables' services.
+        peers: what a service may connect to beside the tables' services: ``{service, namespace}``.
+        secrets: the Secrets that there are: ``{secret, keys, namespaces}``, without ``namespaces`` wherever needed.
         node_ports: node ports that something else uses, and what.
     """
     rows: list[dict[str, Any]] = []
@@ -127,7 +161,8 @@ def check_services(
         problems += found
     # A row of the wrong shape is still a peer that exists.
     given = [row for table in tables.values() if isinstance(table, list) for row in table if isinstance(row, dict)]
-    names = {row["name"] for row in given if isinstance(row.get("name"), str)} | set(peers)
+    known = {(row["name"], row.get("namespace")) for row in given if isinstance(row.get("name"), str)}
+    known |= {(peer["service"], peer["namespace"]) for peer in peers}
     problems += _duplicate_names(rows, "service")
     for row in rows:
         where = f"service {row['name']}"
@@ -135,7 +170,8 @@ def check_services(
         if namespaces is not None:
             problems += _unknown(where, "namespace", [row["namespace"]], {space["name"] for space in namespaces})
         problems += _ports(where, row)
-        problems += _peers(where, row, names)
+        problems += _peers(where, row, known)
+        problems += _secrets(where, row, secrets)
     return problems + _node_ports(rows, node_ports)
 
 
@@ -155,12 +191,19 @@ def _unknown(where: str, kind: str, words: Iterable[str], known: Iterable[str]) 
 
 
 def _ports(where: str, row: Row) -> list[Problem]:
-    numbers = Counter([row["port"], *(port["port"] for port in row.get("ports", ()))])
-    return [
+    ports = row.get("ports", ())
+    numbers = Counter([row["port"], *(port["port"] for port in ports)])
+    names = Counter([_MAIN_PORT, *(port["name"] for port in ports)])
+    problems = [
         Problem(where, f"port {port} is used {count} times", "give each of its ports a number of its own")
         for port, count in sorted(numbers.items())
         if count > 1
     ]
+    for name, count in sorted(names.items()):
+        if count > 1:
+            used = "is that of the service's main port" if name == _MAIN_PORT else f"is used {count} times"
+            problems.append(Problem(where, f"port name {name} {used}", "give each of its ports a name of its own"))
+    return problems
 
 
 def _node_ports(rows: Iterable[Row], used: Mapping[int, str]) -> list[Problem]:
@@ -176,16 +219,43 @@ def _node_ports(rows: Iterable[Row], used: Mapping[int, str]) -> list[Problem]:
     ]
 
 
-def _peers(where: str, row: Row, names: set[str]) -> list[Problem]:
+def _peers(where: str, row: Row, known: set[tuple[str, Any]]) -> list[Problem]:
     problems = []
+    where = f"{where} connects_to"
     for peer in row.get("connects_to", ()):
         if "service" in peer:
-            problems += _unknown(f"{where} connects_to", "service", [peer["service"]], names)
+            problems += _peer(where, peer["service"], peer["namespace"], known)
             continue
         for text in (peer["cidr"], *peer.get("except", ())):
             try:
                 network.parse(text)
             except ValueError as error:
-                what = f"{text!r} is not a network ({error})"
-                problems.append(Problem(f"{where} connects_to", what, "write it like 10.42.0.0/16"))
+                problems.append(Problem(where, f"{text!r} is not a network ({error})", "write it like 10.42.0.0/16"))
+    return problems
+
+
+def _peer(where: str, service: str, namespace: str, known: set[tuple[str, Any]]) -> list[Problem]:
+    if (service, namespace) in known:
+        return []
+    elsewhere = sorted(str(space) for name, space in known if name == service)
+    if not elsewhere:
+        return _unknown(where, "service", [service], {name for name, _ in known})
+    return [Problem(where, f"there is no {service} in {namespace}", f"it is in {listed(elsewhere)}: write that")]
+
+
+def _secrets(where: str, row: Row, known: Sequence[Row]) -> list[Problem]:
+    problems = []
+    for wanted in row.get("secrets", ()):
+        name, key = wanted["secret"], wanted["key"]
+        made = [secret for secret in known if secret["secret"] == name]
+        here = [secret for secret in made if row["namespace"] in secret.get("namespaces", [row["namespace"]])]
+        keys = {one for secret in here for one in secret["keys"]}
+        if not made:
+            problems += _unknown(f"{where} secrets", "Secret", [name], {secret["secret"] for secret in known})
+        elif not here:
+            spaces = listed({space for secret in made for space in secret["namespaces"]})
+            what = f"there is no Secret {name} in {row['namespace']}"
+            problems.append(Problem(f"{where} secrets", what, f"run the service where it is: in {spaces}"))
+        elif key not in keys:
+            problems.append(Problem(f"{where} secrets", f"Secret {name} has no key {key}", did_you_mean(key, keys)))
     return problems

@@ -7,25 +7,16 @@ from typing import Any
 
 from .problem import Problem, did_you_mean
 
-REQUIRED = (
-    "admin_cidrs",
-    "artifact_cache",
-    "artifact_sources",
-    "artifacts",
-    "cluster_cidr",
-    "cluster_name",
-    "kubeconfig_path",
-    "service_cidr",
-    "state_dir",
-    "tradewatch_namespaces",
-    "tradewatch_services",
-)
-OPTIONAL = ("tradewatch_simulators",)
 SOURCES = ("cache", "upstream", "registries")
+_SET_IT = "set it in group_vars/all/main.yml of the inventory"
 
 
 def check(
-    values: Mapping[str, Any], failures: Mapping[str, str], secrets: Mapping[str, str], excused: Iterable[str]
+    values: Mapping[str, Any],
+    failures: Mapping[str, str],
+    secrets: Mapping[str, str],
+    excused: Iterable[str],
+    required: Iterable[str],
 ) -> list[Problem]:
     """Problems of variables; the value of no secret is known here.
 
@@ -34,20 +25,15 @@ def check(
         failures: variables whose template fails, and why.
         secrets: secret to ``set``, ``missing``, ``empty``, ``example`` or ``type``.
         excused: names that a broken file sets.
+        required: the variables that must be set.
     """
-    return [*_variables(values, failures, set(excused)), *_secrets(secrets, failures, set(excused)), *_sources(values)]
-
-
-def _variables(values: Mapping[str, Any], failures: Mapping[str, str], excused: set[str]) -> list[Problem]:
-    problems = []
-    for name in (*REQUIRED, *OPTIONAL):
-        if name in failures:
-            problems.append(_failing(name, failures[name]))
-        elif name not in OPTIONAL and name not in excused and values.get(name) in (None, ""):
-            problems.append(
-                Problem(f"variable {name}", "is not set", "set it in group_vars/all/main.yml of the inventory")
-            )
-    return problems
+    missing = [name for name in required if values.get(name) in (None, "") and name not in {*failures, *excused}]
+    return [
+        *[_failing(name, why) for name, why in failures.items() if name not in secrets],
+        *[Problem(f"variable {name}", "is not set", _SET_IT) for name in missing],
+        *_secrets(secrets, failures, set(excused)),
+        *_sources(values),
+    ]
 
 
 def _failing(name: str, why: str) -> Problem:
