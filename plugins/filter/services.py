@@ -1,4 +1,4 @@
-"""NetworkPolicy rules out of the services table: a connection is stated once, by who opens it."""
+"""What follows from the services table: a connection, like the need for a Secret, is stated once, by who has it."""
 
 from __future__ import annotations
 
@@ -48,9 +48,24 @@ def tradewatch_ingress(entries: Iterable[Entry], name: str, namespace: str) -> l
     ]
 
 
+def tradewatch_secret_namespaces(entries: Iterable[Entry], secret: str) -> list[str]:
+    """The namespaces, sorted, in which entries read a Secret of this name."""
+    return sorted(
+        {
+            entry["namespace"]
+            for entry in entries
+            if any(wanted.get("secret") == secret for wanted in entry.get("secrets") or [])
+        }
+    )
+
+
 class FilterModule:
     """Ansible's entry point."""
 
-    def filters(self) -> dict[str, Callable[..., list[Rule]]]:
+    def filters(self) -> dict[str, Callable[..., list[Any]]]:
         """The filters by name."""
-        return {"tradewatch_egress": tradewatch_egress, "tradewatch_ingress": tradewatch_ingress}
+        return {
+            "tradewatch_egress": tradewatch_egress,
+            "tradewatch_ingress": tradewatch_ingress,
+            "tradewatch_secret_namespaces": tradewatch_secret_namespaces,
+        }

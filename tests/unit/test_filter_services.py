@@ -1,4 +1,4 @@
-"""NetworkPolicy rules out of the services table."""
+"""What follows from the services table: NetworkPolicy rules, and where Secrets are needed."""
 
 from __future__ import annotations
 
@@ -69,3 +69,20 @@ def test_ingress_does_not_depend_on_the_order_of_the_table() -> None:
     table = [entry(name, peer("valkey", 6379)) for name in "cab"]
     forwards = services.tradewatch_ingress(table, "valkey", "crypto-collectors")
     assert forwards == services.tradewatch_ingress(table[::-1], "valkey", "crypto-collectors")
+
+
+def test_a_secret_is_needed_where_entries_read_it() -> None:
+    def reader(namespace: str, *names: str) -> dict[str, Any]:
+        secrets = [{"name": name.upper(), "secret": name, "key": "password"} for name in names]
+        return {**entry("reader", namespace=namespace), "secrets": secrets}
+
+    table = [
+        reader("crypto-trading", "postgresql", "valkey"),
+        reader("crypto-trading", "valkey"),
+        reader("crypto-collectors", "valkey"),
+        reader("crypto-monitoring", "postgresql"),
+        entry("none"),
+        {**entry("empty"), "secrets": None},
+    ]
+    assert services.tradewatch_secret_namespaces(table, "valkey") == ["crypto-collectors", "crypto-trading"]
+    assert services.tradewatch_secret_namespaces(table, "vault") == []

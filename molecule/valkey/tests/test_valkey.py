@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,14 @@ def test_it_runs_as_nobody_on_a_file_system_it_cannot_write(cluster: Cluster) ->
     for folder in ("/", "/etc/valkey", "/run/secrets/valkey"):
         refused = cluster.execute(NAMESPACE, "valkey-0", "sh", "-c", f"echo > {folder}/written")
         assert "Read-only file system" in refused.stderr, folder
+
+
+def test_password_is_where_the_table_needs_it_and_nowhere_else(cluster: Cluster, login: str) -> None:
+    secrets = cluster.get("secrets", "--all-namespaces", "--selector", "tradewatch.io/role=valkey")["items"]
+    found = {(item["metadata"]["namespace"], item["metadata"]["name"]): item["data"] for item in secrets}
+    password = {"password": base64.b64encode(login.split()[2].encode()).decode()}
+    assert found.pop((NAMESPACE, "valkey-users")).keys() == {"users.acl"}
+    assert found == {(NAMESPACE, "valkey"): password, ("crypto-trading", "valkey"): password}
 
 
 def test_password_stands_in_no_argument_or_environment(cluster: Cluster, login: str) -> None:
