@@ -1,0 +1,1 @@
+"""The checks of verify.yml; the module platform_verify runs them."""
