@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ import pytest
 import testinfra
 from lab_cluster import Cluster
 from testinfra.host import Host
+
+from tests.machines import run_kubectl
 
 
 @pytest.fixture(scope="session")
@@ -38,8 +39,7 @@ def kubectl(lab_dir: Path) -> Callable[..., Any]:
     """``kubectl("get", "nodes")`` -> the parsed JSON answer."""
 
     def call(*arguments: str) -> Any:
-        command = [str(lab_dir / "bin" / "kubectl"), "--kubeconfig", str(lab_dir / "kubeconfig"), *arguments]
-        result = subprocess.run([*command, "-o", "json"], capture_output=True, text=True, timeout=60)
+        result = run_kubectl(lab_dir, *arguments, "-o", "json")
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)
 

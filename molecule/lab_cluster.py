@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from plugins.module_utils.tradewatch_verify.pods import restricted_pod
+from tests.machines import run_kubectl
+from tests.machines import wait as eventually
 
 Object = dict[str, Any]
 
@@ -21,17 +23,6 @@ try:
 except OSError as error:
     sys.exit(str(error))
 """
-
-
-def eventually(check: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """The first true answer of a check that is asked again and again. Fails with its last one at the bound."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = check()
-        if answer:
-            return answer
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}; last: {answer!r}"
-        time.sleep(0.5)
 
 
 def policy(namespace: str, name: str, pods: dict[str, str], direction: str) -> Object:
@@ -48,39 +39,15 @@ def pod(
     namespace: str, name: str, image: str, node_role: str, command: list[str], labels: dict[str, str] | None = None
 ) -> Object:
     """A pod as restricted as the services are."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace, "labels": {PROBE_LABEL: name, **(labels or {})}},
-        "spec": {
-            "nodeSelector": {"tradewatch/role": node_role},
-            "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": 0,
-            "activeDeadlineSeconds": 900,
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 10001,
-                "runAsGroup": 10001,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [
-                {
-                    "name": "probe",
-                    "image": image,
-                    "imagePullPolicy": "Never",
-                    "command": command,
-                    "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False,
-                        "readOnlyRootFilesystem": True,
-                        "capabilities": {"drop": ["ALL"]},
-                    },
-                }
-            ],
-        },
-    }
+    metadata = {"name": name, "namespace": namespace, "labels": {PROBE_LABEL: name, **(labels or {})}}
+    return restricted_pod(
+        metadata,
+        image,
+        command,
+        nodeSelector={"tradewatch/role": node_role},
+        terminationGracePeriodSeconds=0,
+        activeDeadlineSeconds=900,
+    )
 
 
 @dataclass
@@ -92,8 +59,7 @@ class Cluster:
 
     def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """One kubectl command, whatever it answers."""
-        command = [str(self.lab_dir / "bin/kubectl"), "--kubeconfig", str(self.lab_dir / "kubeconfig"), *arguments]
-        return subprocess.run(command, input=stdin or "", capture_output=True, text=True, timeout=120)
+        return run_kubectl(self.lab_dir, *arguments, stdin=stdin or "")
 
     def text(self, *arguments: str, stdin: str | None = None) -> str:
         """The output of a kubectl command that must succeed."""

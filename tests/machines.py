@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -56,15 +55,7 @@ class Cluster:
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
         """kubectl's output as the administrator."""
-        result = subprocess.run(
-            [str(self.lab / "bin" / "kubectl"), *arguments],
-            input=stdin,
-            env={**os.environ, "KUBECONFIG": str(self.lab / "kubeconfig")},
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
+        result = run_kubectl(self.lab, *arguments, stdin=stdin)
         assert result.returncode == 0, f"kubectl {' '.join(arguments)}: {result.stderr}"
         return result.stdout
 
@@ -105,6 +96,18 @@ class Cluster:
             return False
 
 
+def run_kubectl(lab: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """One kubectl command as the lab's administrator, whatever it answers."""
+    return subprocess.run(
+        [str(lab / "bin" / "kubectl"), "--kubeconfig", str(lab / "kubeconfig"), *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
+    )
+
+
 def wait(condition: Callable[[], T], what: str, seconds: float = 120.0) -> T:
     """Poll until ``condition`` gives something true, and return that; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
@@ -112,5 +115,5 @@ def wait(condition: Callable[[], T], what: str, seconds: float = 120.0) -> T:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}; last: {value!r}"
         time.sleep(POLL_SECONDS)
