@@ -7,6 +7,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Programs run through this write below .lab, .venv and the cache only (lab/environment.py).
+WITHIN := $(PYTHON) -B -m lab.environment
+ifneq ($(words $(CURDIR)),1)
+$(error the path "$(CURDIR)" holds a space; Ansible's programs need one without: move the checkout)
+endif
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
@@ -14,20 +19,20 @@ help:  ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 lab: machine $(READY)  ## Four hosts, the cluster, the services, Prometheus; verified; a table of addresses
-	@$(BIN)/python -m lab up
+	@$(WITHIN) $(BIN)/python -m lab up
 
 lab-down:  ## Remove every trace of the lab but the cache
 	@test -x $(BIN)/python || { echo "no venv: run make lab first" >&2; exit 1; }
-	@$(BIN)/python -m lab down
+	@$(WITHIN) $(BIN)/python -m lab down
 
 image: machine $(READY)  ## Build the services' image and place it in the artifact cache
-	@$(BIN)/python -m lab place tradewatch
+	@$(WITHIN) $(BIN)/python -m lab place tradewatch
 
 # From fast to slow; the contract runs on the lab of the end-to-end tests, before its last test resets the hosts.
 LINT := tests/lint
 UNIT := tests/unit tests/preflight python_services/tests
 E2E := tests/e2e/test_1_main_job.py tests/e2e/test_2_convergence.py tests/e2e/test_3_scaling.py tests/e2e/test_3_side_by_side.py
-PYTEST := @$(BIN)/python -m pytest
+PYTEST := @$(WITHIN) $(BIN)/python -m pytest
 
 test: machine $(READY)  ## Everything: lint, unit, contract, Molecule, end to end
 	$(PYTEST) -v --durations=30 $(LINT) $(UNIT) $(E2E) tests/k3s_contract tests/e2e/test_4_reset.py tests/molecule
@@ -51,12 +56,13 @@ e2e: machine $(READY)  ## The main job from zero, seen from outside
 	$(PYTEST) -v tests/e2e
 
 bench: machine $(READY)  ## Measure the figures of docs/benchmarks.md
-	@$(BIN)/python -m tests.bench
+	@$(WITHIN) $(BIN)/python -m tests.bench
 
-lock: $(READY)  ## Resolve requirements.in again
-	@cd python_services && ../$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+UV = PYTHONPATH=$(CURDIR) $(WITHIN) $(CURDIR)/$(BIN)/uv
+lock: | $(BIN)/uv  ## Resolve requirements.in again
+	@cd python_services && $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --output-file requirements.txt requirements.in
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --constraint python_services/requirements.txt --output-file requirements.txt requirements.in
 
 clean: lab-down  ## Remove the lab and the venv
@@ -64,14 +70,20 @@ clean: lab-down  ## Remove the lab and the venv
 
 # The machine is looked at before anything is changed; then Debian's packages, then the venv.
 machine:
-	@$(PYTHON) -m lab.machine
-	@packages="$$($(PYTHON) -m lab.machine packages)"; if [ -n "$$packages" ]; then \
+	@$(PYTHON) -B -m lab.machine
+	@packages="$$($(PYTHON) -B -m lab.machine packages)"; if [ -n "$$packages" ]; then \
 	  echo "installing from Debian: $$packages"; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$packages >/dev/null; fi
 
-$(READY): requirements.txt python_services/requirements.txt python_services/pyproject.toml
-	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
+# Locking must work while the lock is behind requirements.in: it takes nothing but uv from there.
+$(BIN)/uv: | $(BIN)/pip
+	@$(WITHIN) $(BIN)/pip install --quiet "$$(grep '^uv==' requirements.in)"
+
+$(BIN)/pip:
+	@$(WITHIN) $(PYTHON) -m venv --clear $(VENV)
+
+$(READY): requirements.txt python_services/requirements.txt python_services/pyproject.toml | $(BIN)/pip
 	@echo "installing the venv"
-	@$(BIN)/pip install --quiet --require-hashes -r requirements.txt -r python_services/requirements.txt
-	@$(BIN)/pip install --quiet --no-deps --editable python_services
+	@$(WITHIN) $(BIN)/pip install --quiet --require-hashes -r requirements.txt -r python_services/requirements.txt
+	@$(WITHIN) $(BIN)/pip install --quiet --no-deps --editable python_services
 	@touch $@

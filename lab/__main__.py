@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from lab import hosts, secrets, up
+from lab import environment, hosts, secrets, up
 from lab.bundle import parts
 from lab.steps import LabError
 
@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Run one command; a failure is its message and exit code 1."""
     arguments = _parser().parse_args()
+    environment.enter()
     try:
         match arguments.command:
             case "up":

@@ -57,6 +57,11 @@ def _memory_gib() -> float:
     return 0.0
 
 
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above that is there."""
+    return next(folder for folder in (path, *path.parents) if os.path.exists(folder))
+
+
 def _can_unshare() -> bool:
     command = ["unshare", "--mount", "--pid", "--net", "--fork", "true"]
     return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
@@ -78,6 +83,9 @@ def obstacles(
     found = []
     if sys.version_info < MINIMUM_PYTHON:
         found.append(f"Python {platform.python_version()} is too old; install Python 3.11 or newer")
+    for path in (paths.REPOSITORY, paths.lab_dir(), paths.cache_dir()):
+        if any(character.isspace() for character in str(path)):
+            found.append(f"the path {str(path)!r} holds a space; Ansible's programs need one without")
     machine = architecture or platform.machine()
     if machine != "x86_64":
         found.append(f"its processor is {machine}; the artifacts are for x86_64 (amd64)")
@@ -90,9 +98,10 @@ def obstacles(
     memory = _memory_gib() if memory_gib is None else memory_gib
     if memory < MINIMUM_MEMORY_GIB and not stands:
         found.append(f"{memory:.1f} GiB of memory available, {MINIMUM_MEMORY_GIB:.0f} GiB needed; free some")
-    disk = shutil.disk_usage(Path.home()).free / 1024**3 if disk_gib is None else disk_gib
+    place = _existing(paths.cache_dir())
+    disk = shutil.disk_usage(place).free / 1024**3 if disk_gib is None else disk_gib
     if disk < MINIMUM_DISK_GIB:
-        found.append(f"{disk:.1f} GiB of disk free below {Path.home()}, {MINIMUM_DISK_GIB:.0f} GiB needed; free some")
+        found.append(f"{disk:.1f} GiB of disk free below {place}, {MINIMUM_DISK_GIB:.0f} GiB needed; free some")
     missing = packages()
     if missing and shutil.which("apt-get") is None:
         found.append(f"not installed and no apt-get to do it: {' '.join(missing)}; install them")

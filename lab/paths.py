@@ -1,4 +1,4 @@
-"""Where the lab reads and writes. Beside these folders: podman objects with our label, and the tools' own caches."""
+"""Where the lab reads and writes. Beside these folders: podman objects with our labels."""
 
 from __future__ import annotations
 

@@ -33,6 +33,8 @@ def _environment() -> dict[str, str]:
         "ANSIBLE_CONFIG": str(paths.REPOSITORY / "ansible.cfg"),
         "PATH": f"{paths.VENV_BIN}{os.pathsep}{os.environ['PATH']}",
         "TRADEWATCH_LAB_DIR": str(paths.lab_dir()),
+        # The Kubernetes modules keep what they learn of an API in a temporary file that nobody removes.
+        "TMPDIR": str(paths.lab_dir() / "tmp"),
         # ansible-runner forces colours unless it is told; the output may go to a file.
         "ANSIBLE_FORCE_COLOR": str(sys.stdout.isatty()),
     }
@@ -61,6 +63,7 @@ def play(playbook: str, *, cmdline: str = "", quiet: bool = False) -> Result:
     started = time.monotonic()
     private = paths.lab_dir() / "runner"
     private.mkdir(exist_ok=True, mode=0o700)
+    (paths.lab_dir() / "tmp").mkdir(exist_ok=True, mode=0o700)
     run: Any = ansible_runner.run(
         private_data_dir=str(private),
         project_dir=str(paths.REPOSITORY),

