@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lab import paths
+from lab import kernel, paths
 from lab.image import host_image
 from lab.steps import LabError, run, say, step
 
@@ -65,10 +65,12 @@ def up(names: list[str]) -> Lab:
     Raises:
         LabError: a host does not come up within ``BOOT_TIMEOUT_SECONDS``.
     """
-    remove_orphans()
-    _raise_inotify_limit()
+    with kernel.shared():
+        remove_orphans()
+        kernel.note()
+        _raise_inotify_limit()
+        lab = _network(load())
     image = host_image()
-    lab = _network(load())
     addresses = dict(lab.hosts)
     for name in names:
         if name not in addresses:
@@ -88,11 +90,21 @@ def up(names: list[str]) -> Lab:
 
 
 def down() -> None:
-    """Remove this lab's containers, their volumes and network, and the host image when no other lab uses it."""
-    _remove(paths.lab_name())
-    if not _names("ps", "--all", "--filter", f"label={LABEL}"):
+    """Remove this lab's containers, their volumes and network; after the last lab the host image, and what labs changed
+    in the kernel.
+    """
+    with kernel.shared():
+        _remove(paths.lab_name())
+        if any_lab():
+            return
         for reference in run(["podman", "images", "--quiet", "--filter", "label=tradewatch.lab.image=1"]).split():
             run(["podman", "rmi", "--force", reference])
+        kernel.restore()
+
+
+def any_lab() -> bool:
+    """Whether this machine has a lab, of whichever checkout, or the remains of one."""
+    return any(_names(*what, "--filter", f"label={LABEL}") for what in (("ps", "--all"), ("network", "ls")))
 
 
 def remove_host(name: str) -> None:

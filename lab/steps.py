@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 HEARTBEAT_SECONDS = 20.0
 TAIL_LINES = 25
@@ -44,6 +47,69 @@ def step(label: str) -> Iterator[None]:
     say(f"  {label}: done in {time.monotonic() - started:.1f} s")
 
 
+class _Commands:
+    """The commands that run now in whichever thread, so that all can be ended at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._ended = False
+
+    def start(self, words: list[str], cwd: Path | None, env: Mapping[str, str]) -> subprocess.Popen[str]:
+        with self._lock:
+            if self._ended:
+                raise LabError(f"{words[0]} was not started: something else failed")
+            process = subprocess.Popen(
+                words,
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            self._running.add(process)
+            return process
+
+    def forget(self, process: subprocess.Popen[str]) -> None:
+        with self._lock:
+            self._running.discard(process)
+
+    def end(self) -> None:
+        """Interrupt what runs, as a terminal would, and start nothing more until ``begin``."""
+        with self._lock:
+            self._ended = True
+            for process in self._running:
+                process.send_signal(signal.SIGINT)
+
+    def begin(self) -> None:
+        with self._lock:
+            self._ended = False
+
+
+_commands = _Commands()
+
+
+def together(*functions: Callable[[], Any]) -> list[Any]:
+    """The results of functions that run side by side; the first that fails ends the commands of the others.
+
+    Raises:
+        Exception: what the first one to fail raised.
+    """
+    with ThreadPoolExecutor(len(functions)) as pool:
+        futures = [pool.submit(function) for function in functions]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            _commands.end()
+            raise
+        finally:
+            wait(futures)
+            _commands.begin()
+    return [future.result() for future in futures]
+
+
 def run(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     """Run a command to its end and return its stdout.
 
@@ -51,13 +117,16 @@ def run(argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str
         LabError: it exited with another code than 0; the message holds the end of its output.
     """
     words = [str(word) for word in argv]
-    result = subprocess.run(
-        words, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    if result.returncode != 0:
-        tail = "\n".join((result.stdout + result.stderr).strip().splitlines()[-TAIL_LINES:])
-        raise LabError(f"{' '.join(words[:4])} ... failed with exit code {result.returncode}:\n{tail}")
-    return result.stdout
+    process = _commands.start(words, cwd, {**os.environ, **(env or {})})
+    with process:
+        try:
+            stdout, stderr = process.communicate()
+        finally:
+            _commands.forget(process)
+    if process.returncode != 0:
+        tail = "\n".join((stdout + stderr).strip().splitlines()[-TAIL_LINES:])
+        raise LabError(f"{' '.join(words[:4])} ... failed with exit code {process.returncode}:\n{tail}")
+    return stdout
 
 
 def sha256_of(path: Path) -> str:

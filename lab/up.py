@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from lab import hosts, machine, paths, playbooks, secrets, table
+from lab import environment, hosts, machine, paths, playbooks, secrets, table
 from lab.bundle import parts
-from lab.steps import LabError, say
+from lab.steps import LabError, say, together
 
 
 @contextmanager
@@ -61,11 +61,8 @@ def up(*, verify: bool = True) -> dict[str, float]:
     with lock():
         started = time.monotonic()
         secrets.ensure()
-        with ThreadPoolExecutor(2) as pool:
-            booting = pool.submit(hosts.up, playbooks.inventory_hosts())
-            building = pool.submit(build_bundle)
-            lab = booting.result()
-            building.result()
+        names = playbooks.inventory_hosts()
+        lab, _ = together(lambda: hosts.up(names), build_bundle)
         seconds["hosts and bundle"] = time.monotonic() - started
         for stage in ["site.yml", *(["playbooks/verify.yml"] if verify else [])]:
             result = playbooks.play(stage)
@@ -79,9 +76,18 @@ def up(*, verify: bool = True) -> dict[str, float]:
     return seconds
 
 
+def _close_connections() -> None:
+    """End the connections that Ansible left open for its next run: their processes would outlive the hosts."""
+    folder = environment.control_folder(paths.lab_dir())
+    for socket in folder.iterdir() if folder.is_dir() else ():
+        # One that has ended by itself is an error of ssh's, and fine.
+        subprocess.run(["ssh", "-O", "exit", "-o", f"ControlPath={socket}", "lab"], capture_output=True, check=False)
+
+
 def down() -> None:
     """Remove every trace of the lab but the cache."""
     with lock():
+        _close_connections()
         hosts.down()
         for entry in paths.lab_dir().iterdir():
             # The tests' labs live below the user's, and outlive it.
