@@ -49,3 +49,22 @@ def test_the_pod_network_s_interfaces_go(killall: ModuleType, name: str) -> None
 @pytest.mark.parametrize("name", ["lo", "eth0", "bond0", "br0", "wg0", "vethwifi", "tailscale0"])
 def test_other_interfaces_stay(killall: ModuleType, name: str) -> None:
     assert not killall.INTERFACES.match(name)
+
+
+def test_only_the_state_of_k3s_s_network_goes(
+    killall: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(killall, "CNI_STATE", tmp_path)
+    ours, theirs = "a1" * 32, "b2" * 32
+    kept = ["networks/podman/10.88.0.2", f"results/podman-{theirs}-eth0", f"results/cni-loopback-{theirs}-lo"]
+    gone = [
+        "networks/cbr0/10.42.0.2",
+        f"results/cbr0-{ours}-eth0",
+        f"results/cni-loopback-{ours}-lo",
+        f"flannel/{ours}",
+    ]
+    for name in kept + gone:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{ours if name in gone else theirs}\r\neth0")
+    killall.remove_cni_state()
+    assert sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()) == sorted(kept)

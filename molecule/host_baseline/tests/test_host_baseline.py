@@ -28,3 +28,11 @@ def test_settings_survive_a_boot(host: Host) -> None:
 
 def test_modules_are_listed_for_the_boot(host: Host) -> None:
     assert host.file("/etc/modules-load.d/tradewatch.conf").content_string.split() == ["br_netfilter", "overlay"]
+
+
+def test_settings_are_noted_as_they_were_found(host: Host) -> None:
+    # reset.yml puts them back; of the kubelet's, too, which is not there yet.
+    lines = host.file("/var/lib/tradewatch/kernel-settings-found").content_string.splitlines()
+    noted = dict(line.split(" = ") for line in lines)
+    assert noted["net.ipv4.conf.all.route_localnet"] == "0"
+    assert noted.keys() >= {"net.ipv4.ip_forward", "fs.inotify.max_user_instances", "kernel.panic"}

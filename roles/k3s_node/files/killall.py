@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""End what k3s left running and remove its traces from the kernel, on a host where its unit is stopped.
+"""End what k3s left running and remove its traces from the kernel and from CNI's state, where its unit is stopped.
 
 Prints a line for each thing removed, so that a second run prints nothing.
 """
@@ -22,6 +22,10 @@ RULE = re.compile(r"KUBE-|CNI-|FLANNEL|cni0|flanneld|kube-router|K3S")
 ROUTE_TABLE = "77"
 ROUTE_PROTOCOL = "17"
 ROUTE_TABLE_NAMES = Path("/etc/iproute2/rt_tables")
+# CNI's plugins keep what they gave to whom in folders that they share with other container engines. The name is that of
+# k3s's network, and the network's own files tell which containers were on it.
+CNI_STATE = Path("/var/lib/cni")
+CNI_NETWORK = "cbr0"
 END_TIMEOUT_SECONDS = 10.0
 
 
@@ -119,7 +123,26 @@ def remove_routes() -> None:
             print(f"removed kube-router from {ROUTE_TABLE_NAMES}")
 
 
+def remove_cni_state() -> None:
+    """Remove what CNI's plugins noted about the containers of k3s's network."""
+    addresses = CNI_STATE / "networks" / CNI_NETWORK
+    results = CNI_STATE / "results"
+    # A result is named network-container-interface; an address holds the container and the interface in two lines.
+    containers = {file.name.split("-")[1] for file in results.glob(f"{CNI_NETWORK}-*")}
+    containers |= {file.read_text().split()[0] for file in addresses.glob("*.*.*.*")}
+    containers |= {file.read_text().split()[0] for file in addresses.glob("*:*")}
+    found = [file for name in containers for file in results.glob(f"*-{name}-*")]
+    found += [file for name in containers if (file := CNI_STATE / "flannel" / name).exists()]
+    for file in found:
+        file.unlink()
+        print(f"removed {file}")
+    if addresses.is_dir():
+        shutil.rmtree(addresses)
+        print(f"removed {addresses}")
+
+
 if __name__ == "__main__":
     end(shims())
     unmount()
     remove_network()
+    remove_cni_state()
