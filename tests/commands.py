@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,21 +14,31 @@ TAIL_LINES = 80
 
 
 def run(
-    *argv: str | Path, env: Mapping[str, str] | None = None, timeout: float = 600, cwd: Path = REPOSITORY, code: int = 0
+    *argv: str | Path,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 600,
+    cwd: Path = REPOSITORY,
+    code: int = 0,
+    log: Path | None = None,
 ) -> str:
-    """stdout and stderr of a command that must exit with ``code`` within ``timeout`` seconds."""
+    """stdout and stderr of a command that must exit with ``code`` within ``timeout`` seconds.
+
+    With ``log`` they go to that file while it runs, so that somebody can follow it.
+    """
     environment = {**os.environ, "PATH": f"{VENV_BIN}{os.pathsep}{os.environ['PATH']}", **(env or {})}
     environment["ANSIBLE_CONFIG"] = str(REPOSITORY / "ansible.cfg")
-    result = subprocess.run(
-        [str(word) for word in argv],
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-    )
-    tail = "\n".join(result.stdout.splitlines()[-TAIL_LINES:])
-    assert result.returncode == code, f"{argv[0]} exited with {result.returncode}, not {code}:\n{tail}"
-    return result.stdout
+    with open(log, "w+") if log else tempfile.TemporaryFile("w+") as stream:
+        status = subprocess.run(
+            [str(word) for word in argv],
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+        ).returncode
+        stream.seek(0)
+        output = stream.read()
+    tail = "\n".join(output.splitlines()[-TAIL_LINES:])
+    assert status == code, f"{argv[0]} exited with {status}, not {code}:\n{tail}"
+    return output

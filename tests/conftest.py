@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import hosts, kernel
 from tests.commands import REPOSITORY, run
 from tests.lab_under_test import LabUnderTest
 
@@ -29,8 +30,14 @@ def repository() -> Path:
     return REPOSITORY
 
 
+def checkout() -> set[str]:
+    """What git does not know in the checkout, ignored or not, outside .lab and .venv."""
+    listed = run("git", "status", "--porcelain", "--ignored", "--untracked-files=all").splitlines()
+    return {line[3:] for line in listed if line[:2] in ("??", "!!") and not line[3:].startswith((".lab/", ".venv/"))}
+
+
 @pytest.fixture(scope="session")
-def lab() -> Iterator[LabUnderTest]:
+def lab(request: pytest.FixtureRequest) -> Iterator[LabUnderTest]:
     """The lab after `make lab` from zero, beside the user's; removed at the end.
 
     TRADEWATCH_E2E_LAB names the directory of a standing lab to use instead.
@@ -39,10 +46,18 @@ def lab() -> Iterator[LabUnderTest]:
     under_test = LabUnderTest(Path(standing or REPOSITORY / ".lab/tests/e2e").resolve())
     if not standing:
         run("python", "-m", "lab", "down", env=under_test.env)
+    if reporter := request.config.pluginmanager.get_plugin("terminalreporter"):
+        reporter.write_line(f"make lab: its progress is in {under_test.log}")
+    alone = not hosts.any_lab()
+    before = checkout()
+    under_test.kernel_found = kernel.values()
     started = time.monotonic()
     under_test.output = under_test.make("lab")
     under_test.seconds = time.monotonic() - started
+    under_test.strays = checkout() - before
     yield under_test
     if not standing:
         run("python", "-m", "lab", "down", env=under_test.env)
         assert not under_test.directory.exists()
+        if alone and not hosts.any_lab():
+            assert kernel.values() == under_test.kernel_found

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import ssl
 import time
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lab import environment, paths
 from tests.commands import run
 from tests.machines import Cluster, Host
 
@@ -46,13 +48,37 @@ class LabUnderTest:
     directory: Path
     output: str = ""
     seconds: float = 0.0
+    # What `make lab` left in the checkout outside .lab and .venv.
+    strays: set[str] = field(default_factory=set)
+    # The settings of the machine's kernel before `make lab`.
+    kernel_found: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        """The home directory of every command on the lab: empty, and empty it stays."""
+        return self.directory / "home"
 
     @property
     def env(self) -> dict[str, str]:
-        return {"TRADEWATCH_LAB_DIR": str(self.directory), "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+        self.home.mkdir(parents=True, exist_ok=True)
+        return {
+            **environment.variables(self.directory),
+            "TRADEWATCH_LAB_DIR": str(self.directory),
+            "TRADEWATCH_CACHE": str(paths.cache_dir()),
+            "HOME": str(self.home),
+            # Registries that the user has configured for pip, uv and Go.
+            "XDG_CONFIG_HOME": os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config"),
+            "ANSIBLE_FORCE_COLOR": "0",
+            "ANSIBLE_NOCOLOR": "1",
+        }
+
+    @property
+    def log(self) -> Path:
+        """The output of the last ``make``, while it runs and after."""
+        return self.directory / "make.log"
 
     def make(self, target: str, **env: str) -> str:
-        return run("make", target, env={**self.env, **env}, timeout=2400)
+        return run("make", target, env={**self.env, **env}, timeout=2400, log=self.log)
 
     def play(self, *arguments: str, code: int = 0, timeout: float = 900) -> Play:
         started = time.monotonic()

@@ -29,6 +29,12 @@ def test_a_second_make_lab_builds_nothing(lab: LabUnderTest) -> None:
     assert "Debian" not in output
 
 
+def test_make_lab_writes_below_its_folders_only(lab: LabUnderTest) -> None:
+    # The home directory of the lab's commands was empty, and the cache is given (tests/lab_under_test.py).
+    assert [str(path) for path in lab.home.rglob("*")] == []
+    assert lab.strays == set()
+
+
 def test_nodes_are_the_inventory_s(lab: LabUnderTest) -> None:
     nodes = {node["metadata"]["name"]: node for node in lab.get("nodes")["items"]}
     assert {name: node["metadata"]["labels"].get("tradewatch/role") for name, node in nodes.items()} == ROLES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lab import hosts, kernel
 from tests.lab_under_test import LabUnderTest
 
 HOSTS = ["control-1", "collectors-1", "trading-1", "analytics-1"]
@@ -12,7 +13,9 @@ OWN_CONTENT = (
 )
 LISTING = (
     f"find /etc /usr /opt /root /var/lib -xdev {OWN} -printf '%p %y %m %l\\n';"
-    f" find /etc /usr/local /opt -xdev -type f {OWN_CONTENT} -exec sha256sum {{}} +; ip rule; ipset list -name"
+    f" find /etc /usr/local /opt -xdev -type f {OWN_CONTENT} -exec sha256sum {{}} +; ip rule; ipset list -name;"
+    # Each host has its own network settings; the counter among them counts.
+    " sysctl --all 2>/dev/null | grep -E '^net\\.' | grep -v nf_conntrack_count"
 )
 
 
@@ -27,6 +30,10 @@ def test_reset_leaves_the_hosts_as_they_were_found(lab: LabUnderTest) -> None:
         assert lab.ssh(host, "ip -brief link").count("\n") == 2, "links other than lo and eth0"
         assert "10.42." not in lab.ssh(host, "ip route show table all")
         assert lab.ssh(host, "systemctl --failed --no-legend") == ""
+    # The other settings are the machine's. This one is raised by the lab itself, before the hosts are there.
+    raised = "fs.inotify.max_user_instances"
+    found = lab.kernel_found | {raised: str(max(int(lab.kernel_found[raised]), hosts.INOTIFY_INSTANCES))}
+    assert kernel.values() == found
 
 
 def test_a_second_reset_changes_nothing(lab: LabUnderTest) -> None:
