@@ -46,8 +46,9 @@ def lab(request: pytest.FixtureRequest) -> Iterator[LabUnderTest]:
     under_test = LabUnderTest(Path(standing or REPOSITORY / ".lab/tests/e2e").resolve())
     if not standing:
         run("python", "-m", "lab", "down", env=under_test.env)
-    if reporter := request.config.pluginmanager.get_plugin("terminalreporter"):
-        reporter.write_line(f"make lab: its progress is in {under_test.log}")
+    # Past pytest's capturing: it is for who waits now.
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\nmake lab: its progress is in {under_test.log}", flush=True)
     alone = not hosts.any_lab()
     before = checkout()
     under_test.kernel_found = kernel.values()
