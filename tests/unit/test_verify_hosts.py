@@ -75,3 +75,8 @@ def test_a_snapshot_may_take_its_time() -> None:
 
 def test_no_schedule() -> None:
     assert problems("2026-03-04T14:29:00+02:00", "") == ["no etcd snapshots are scheduled"]
+
+
+def test_a_host_that_was_not_reached() -> None:
+    state = {"schedule": "", "now": "", "newest": 0}
+    assert list(hosts.snapshot_problems(state, LONG_AGO)) == ["the host was not reached"]

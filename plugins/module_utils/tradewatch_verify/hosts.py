@@ -36,10 +36,14 @@ def snapshot_problems(state: Object, created: datetime.datetime) -> Iterator[str
     """What is wrong with one server's snapshots.
 
     Args:
-        state: ``schedule`` (cron's five fields), ``now`` (the host's clock, ISO 8601 with its offset from UTC),
+        state: ``schedule`` (cron's five fields), ``now`` (the host's clock, ISO 8601 with its offset from UTC; empty
+            where the host was not reached),
             ``newest`` (seconds since 1970 of the newest snapshot, 0 where there is none).
         created: when the server became a node.
     """
+    if not state["now"]:
+        yield "the host was not reached"
+        return
     if not state["schedule"]:
         yield "no etcd snapshots are scheduled"
         return
