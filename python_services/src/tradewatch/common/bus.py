@@ -1,7 +1,8 @@
 """Writing to the bus, Valkey Streams: batched, buffered while Valkey is away, bounded.
 
 Delivery is at least once: when the connection dies with a batch under way it is not known what was stored, and the
-whole batch is sent again. Consumers drop duplicates by trade id or trace id.
+whole batch is sent again. Consumers drop duplicates by trade id or trace id; an entry published with an id of its own
+is written exactly once.
 """
 
 import asyncio
@@ -55,6 +56,7 @@ class WriteStatus(StrEnum):
 
     OK = "ok"
     RETRIED = "retried"
+    REPEATED = "repeated"
     REJECTED = "rejected"
 
 
@@ -63,7 +65,10 @@ STREAM_WRITES = Metric(
     "counter",
     "Attempts to append an entry to a stream, by how they ended.",
     "entries",
-    {"status": "`ok`, `retried` (Valkey away or not able to take it; kept and sent again), `rejected`"},
+    {
+        "status": "`ok`, `retried` (Valkey away or not able to take it; kept and sent again), "
+        "`repeated` (an entry with an id of its own that is there already), `rejected`"
+    },
 )
 STREAM_DROPPED = Metric(
     "stream_dropped_total",
@@ -84,7 +89,9 @@ STREAM_WRITE_DURATION = Metric(
 )
 BUS_METRICS = (STREAM_WRITES, STREAM_DROPPED, STREAM_BUFFER, STREAM_WRITE_DURATION)
 
-Entry = tuple[str, Mapping[str, str]]
+# Stream, fields, and the id to write it with; "*" lets Valkey make one.
+Entry = tuple[str, Mapping[str, str], str]
+_ALREADY_THERE = "The ID specified in XADD is equal or smaller"
 
 
 def connect(url: str, password: str | None) -> Valkey:
@@ -169,12 +176,20 @@ class StreamWriter:
         """Entries not yet known to be stored."""
         return len(self._buffer) + self._in_flight
 
-    def publish(self, stream: str, fields: Mapping[str, str]) -> None:
-        """Take an entry to be written; gives up the oldest waiting one when the buffer is full."""
+    def crowded(self) -> bool:
+        """Whether the buffer is more than half full: who can wait before making more entries should."""
+        return self.pending > self._buffer_entries // 2
+
+    def publish(self, stream: str, fields: Mapping[str, str], entry_id: str = "*") -> None:
+        """Take an entry to be written; gives up the oldest waiting one when the buffer is full.
+
+        With an `entry_id` of its own (rising in its stream) it is written once, however often it is sent: Valkey
+        refuses an id that is not above the stream's newest.
+        """
         if len(self._buffer) >= self._buffer_entries:
             self._buffer.popleft()
             self._drop(DropReason.BUFFER_FULL, 1)
-        self._buffer.append((stream, fields))
+        self._buffer.append((stream, fields, entry_id))
         self._arrived.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -233,8 +248,8 @@ class StreamWriter:
 
     async def _send(self, batch: list[Entry]) -> list[object]:
         pipeline = self._client.pipeline(transaction=False)
-        for stream, fields in batch:
-            pipeline.xadd(stream, dict(fields), maxlen=self._max_length, approximate=True)
+        for stream, fields, entry_id in batch:
+            pipeline.xadd(stream, dict(fields), id=entry_id, maxlen=self._max_length, approximate=True)
         replies: list[object] = await pipeline.execute(raise_on_error=False)
         return replies
 
@@ -248,6 +263,8 @@ class StreamWriter:
             elif isinstance(reply, _PASSING_ERRORS) or str(reply).startswith(_PASSING_REPLIES):
                 keep.append(entry)
                 self._warn("valkey does not take entries", reply)
+            elif entry[2] != "*" and str(reply).startswith(_ALREADY_THERE):
+                self._writes[WriteStatus.REPEATED].inc()
             else:
                 self._writes[WriteStatus.REJECTED].inc()
                 self._drop(DropReason.REJECTED, 1)

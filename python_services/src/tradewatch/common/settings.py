@@ -49,6 +49,27 @@ def _split_products(value: object) -> object:
 ProductIds = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_products)]
 
 
+def _split_intervals(value: object) -> object:
+    """Turn `1, 60` into a rising tuple of whole seconds, each a multiple of the first."""
+    if not isinstance(value, str):
+        return value
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    if not parts:
+        raise ValueError("name at least one interval, such as 1,60")
+    for part in parts:
+        if not (part.isascii() and part.isdigit() and len(part) <= 5 and 1 <= int(part) <= 86_400):
+            raise ValueError(f"{part[:40]!r} is not a number of seconds from 1 to 86400")
+    intervals = tuple(sorted({int(part) for part in parts}))
+    if len(intervals) != len(parts):
+        raise ValueError("an interval is named twice")
+    if any(interval % intervals[0] for interval in intervals):
+        raise ValueError(f"every interval must be a multiple of the shortest, {intervals[0]}")
+    return intervals
+
+
+IntervalsSeconds = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split_intervals)]
+
+
 class CommonSettings(BaseSettings):
     """What every service takes.
 
@@ -229,7 +250,7 @@ def describe(settings_class: type[CommonSettings]) -> str:
         elif is_secret(field) or field.default in (None, ""):
             default = "optional"
         elif isinstance(field.default, tuple):
-            default = f"default {','.join(field.default)}"
+            default = f"default {','.join(map(str, field.default))}"
         else:
             default = f"default {field.default}"
         rows.append((variable_name(name, field), f"{field.description} ({default})"))

@@ -155,6 +155,15 @@ def indicators_stream(product_id: str) -> str:
     return f"indicators:{product_id}"
 
 
+def candle_id(candle: Candle) -> str:
+    """The id of a candle's entry, and of the indicators made from it: its end (ms), then its length.
+
+    It rises in the order in which candles are closed and is the same whoever writes the entry, so none is there twice.
+    """
+    end = candle.start.timestamp() + candle.interval_seconds
+    return f"{round(end * 1000)}-{candle.interval_seconds}"
+
+
 def sentiment_stream(asset: str) -> str:
     """The stream of an asset's sentiment."""
     return f"sentiment:{asset}"

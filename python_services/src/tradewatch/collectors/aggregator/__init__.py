@@ -1,0 +1,1 @@
+"""market-data-aggregator: candles and quotes over all exchanges."""

@@ -1,0 +1,1 @@
+"""technical-indicators: indicators of every closed candle."""
