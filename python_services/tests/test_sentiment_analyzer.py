@@ -249,7 +249,7 @@ async def analysing(valkey: ValkeyServer, simulator_port: int = 0, **changed: ob
         url = f"http://127.0.0.1:{server.port}"
         settings = SentimentAnalyzerSettings(
             feeds={"post": f"{url}/feeds/coinpost", "wire": f"{url}/feeds/chainwire"},
-            **{"poll_seconds": 1.0, "publish_seconds": 1.0, "request_seconds": 0.5, **changed},  # type: ignore[arg-type]
+            **{"poll_seconds": 1.0, "publish_seconds": 1.0, "request_seconds": 2.0, **changed},  # type: ignore[arg-type]
         )
         registry = CollectorRegistry()
         liveness = Liveness()
@@ -273,9 +273,7 @@ async def test_scores_and_headlines_reach_the_bus_and_move_with_the_news(valkey:
         before = (await eventually(lambda: running.sentiments("BTC")))[-1]
         assert before.articles > 0
         await running.fault(fault="extreme", tone="negative", asset="BTC", count=20)
-        after = await eventually(
-            lambda: _last(running, lambda found: found.articles >= before.articles + 20), seconds=5
-        )
+        after = await eventually(lambda: _last(running, lambda found: found.articles >= before.articles + 20))
         assert after.score < min(before.score, -0.5)
         assert value(running.registry, "sentiment_score", asset="BTC") == pytest.approx(after.score)
         assert any("collapses" in headline.title for headline in await running.headlines("BTC"))

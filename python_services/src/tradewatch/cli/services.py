@@ -41,6 +41,16 @@ SERVICES: dict[str, ServiceEntry] = {
         "tradewatch.collectors.sentiment.service",
         "SentimentAnalyzerSettings",
     ),
+    "llm-validator": ServiceEntry(
+        "have a language model look at each signal, and deny whatever it does not clearly approve",
+        "tradewatch.trading.llm.service",
+        "LlmValidatorSettings",
+    ),
+    "llm-simulator": ServiceEntry(
+        "stand in for a language model's API, with verdicts by rule and faults on request",
+        "tradewatch.simulators.llm.service",
+        "LlmSimulatorSettings",
+    ),
     "exchange-simulator": ServiceEntry(
         "stand in for an exchange, with seeded prices and faults on request",
         "tradewatch.simulators.exchange.service",

@@ -11,7 +11,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 # Chatty libraries: below a warning they say nothing that an operator acts on, and at debug level they log headers.
-_QUIET_LOGGERS = ("aiohttp", "asyncio", "websockets")
+_QUIET_LOGGERS = ("aiohttp", "asyncio", "httpcore", "httpx", "openai", "websockets")
 
 
 def configure(service: str, level: str = "info") -> None:
