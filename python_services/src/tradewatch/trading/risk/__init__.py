@@ -1,0 +1,1 @@
+"""risk-manager: what may be ordered, how much of it, and the kill switch."""
