@@ -196,14 +196,16 @@ class OrderEndpoints:
             orders.sort(key=lambda order: order.number)
         else:
             orders = list(self._engine.orders.values())
+        products, sides = query.getall("product_ids", []), query.getall("order_side", [])
+        types, times_in_force = query.getall("order_types", []), query.getall("time_in_forces", [])
         found = [
             order
             for order in reversed(orders)
             if _among(order.status.value, statuses)
-            and _among(order.product_id, query.getall("product_ids", []))
-            and _among(order.side.value, query.getall("order_side", []))
-            and _among(order.instruction.order_type.value, query.getall("order_types", []))
-            and _among(order.instruction.time_in_force.value, query.getall("time_in_forces", []))
+            and _among(order.product_id, products)
+            and _among(order.side.value, sides)
+            and _among(order.instruction.order_type.value, types)
+            and _among(order.instruction.time_in_force.value, times_in_force)
             and (first is None or order.created >= first)
             and (last is None or order.created < last)
         ]
@@ -223,11 +225,12 @@ class OrderEndpoints:
         if ids:
             orders = [self._engine.orders[one] for one in dict.fromkeys(ids) if one in self._engine.orders]
             fills = sorted((fill for order in orders for fill in order.fills), key=lambda fill: fill.sequence)
+        trades, products = query.getall("trade_ids", []), query.getall("product_ids", query.getall("product_id", []))
         found = [
             fill
             for fill in reversed(list(fills))
-            if _among(fill.trade_id, query.getall("trade_ids", []))
-            and _among(fill.product_id, query.getall("product_ids", query.getall("product_id", [])))
+            if _among(fill.trade_id, trades)
+            and _among(fill.product_id, products)
             and (first is None or fill.time >= first)
             and (last is None or fill.time < last)
         ]
