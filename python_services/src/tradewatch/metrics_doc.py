@@ -3,17 +3,21 @@
 from tradewatch.collectors.metrics import COLLECTION_METRICS
 from tradewatch.collectors.sentiment.metrics import SENTIMENT_METRICS
 from tradewatch.common.bus import BUS_METRICS
+from tradewatch.common.consumer import CONSUMER_METRICS
 from tradewatch.common.metrics import BUILD_INFO, Area, Metric
 from tradewatch.simulators.exchange.metrics import SIMULATOR_METRICS
 from tradewatch.simulators.llm.metrics import LLM_SIMULATOR_METRICS
 from tradewatch.simulators.news.metrics import NEWS_SIMULATOR_METRICS
 from tradewatch.trading.llm.metrics import LLM_METRICS
+from tradewatch.trading.orchestrator.metrics import ORCHESTRATOR_METRICS
 
 AREAS = (
     Area("Every service", ("all",), (BUILD_INFO,)),
     Area("Collection", ("market-data-collector",), COLLECTION_METRICS),
     Area("Bus", ("market-data-collector", "sentiment-analyzer"), BUS_METRICS),
+    Area("Consumer groups", ("trade-orchestrator",), CONSUMER_METRICS),
     Area("Sentiment", ("sentiment-analyzer",), SENTIMENT_METRICS),
+    Area("Pipeline", ("trade-orchestrator",), ORCHESTRATOR_METRICS),
     Area("LLM validation", ("llm-validator",), LLM_METRICS),
     Area("LLM simulator", ("llm-simulator",), LLM_SIMULATOR_METRICS),
     Area("News simulator", ("news-simulator",), NEWS_SIMULATOR_METRICS),

@@ -51,6 +51,11 @@ SERVICES: dict[str, ServiceEntry] = {
         "tradewatch.simulators.llm.service",
         "LlmSimulatorSettings",
     ),
+    "trade-orchestrator": ServiceEntry(
+        "carry each signal through risk, language model and execution to its end",
+        "tradewatch.trading.orchestrator.service",
+        "TradeOrchestratorSettings",
+    ),
     "exchange-simulator": ServiceEntry(
         "stand in for an exchange, with seeded prices and faults on request",
         "tradewatch.simulators.exchange.service",

@@ -35,9 +35,12 @@ CREATE TABLE decisions (
         'filled', 'partially_filled', 'cancelled', 'rejected', 'denied_risk', 'denied_llm', 'expired', 'failed')),
     reason text NOT NULL DEFAULT '',
     version integer NOT NULL DEFAULT 1,
+    quote_size numeric CHECK (quote_size > 0),
+    limit_price numeric CHECK (limit_price > 0),
     received timestamptz NOT NULL DEFAULT now(),
     updated timestamptz NOT NULL DEFAULT now(),
-    finished timestamptz
+    finished timestamptz,
+    CHECK (state <> 'executing' OR (quote_size IS NOT NULL AND limit_price IS NOT NULL))
 );
 CREATE INDEX decisions_open ON decisions (updated) WHERE finished IS NULL;
 CREATE INDEX decisions_trace ON decisions (trace_id);
