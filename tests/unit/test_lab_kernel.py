@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import multiprocessing.synchronize
 import shutil
 from pathlib import Path
 
@@ -103,28 +104,31 @@ def test_a_setting_that_cannot_be_put_back_is_one_line(
     assert (proc / "vm/overcommit_memory").read_text() == "0"
 
 
-def _hold(folder: Path, held: multiprocessing.synchronize.Event, release: multiprocessing.synchronize.Event) -> None:
+Event = multiprocessing.synchronize.Event
+
+
+def _choose(folder: Path, arrived: Event, entered: Event, release: Event) -> None:
     kernel.LOCKED_FOLDER = folder
+    arrived.set()
     with kernel.shared():
-        held.set()
+        entered.set()
         release.wait(20)
 
 
-def test_one_lab_at_a_time_chooses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "LOCKED_FOLDER", tmp_path)
+def test_one_lab_at_a_time_chooses(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    held, release = context.Event(), context.Event()
-    first = context.Process(target=_hold, args=(tmp_path, held, release))
-    entered = context.Event()
-    second = context.Process(target=_hold, args=(tmp_path, entered, release))
-    first.start()
-    assert held.wait(20)
-    second.start()
-    assert not entered.wait(1)
+    release = context.Event()
+    first, second = ((context.Event(), context.Event()) for _ in range(2))
+    processes = [context.Process(target=_choose, args=(tmp_path, *events, release)) for events in (first, second)]
+    processes[0].start()
+    assert first[1].wait(20)
+    processes[1].start()
+    assert second[0].wait(20)
+    assert not second[1].wait(0.5)
     release.set()
-    assert entered.wait(20)
-    first.join()
-    second.join()
+    assert second[1].wait(20)
+    for process in processes:
+        process.join()
     assert list(tmp_path.iterdir()) == []
 
 
