@@ -17,6 +17,7 @@ ORDER = [
     "k3s_agent",
     "cluster_policy",
     "valkey",
+    "postgresql",
     "trading_services",
     "prometheus",
 ]
