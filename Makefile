@@ -64,6 +64,8 @@ lock: | $(BIN)/uv  ## Resolve requirements.in again
 	  --no-emit-index-url --no-emit-find-links --output-file requirements.txt requirements.in
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --constraint python_services/requirements.txt --output-file requirements.txt requirements.in
+	@cd python_services/tests/official_client && $(UV) pip compile --quiet --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --output-file requirements.txt requirements.in
 
 clean: lab-down  ## Remove the lab and the venv
 	@rm -rf $(VENV)
