@@ -57,10 +57,11 @@ def ticker(
     exchange: str = "coinbase",
     bid_size: str = "1",
     ask_size: str = "1",
+    product_id: str = PRODUCT,
 ) -> Ticker:
     return Ticker(
         exchange=exchange,
-        product_id=PRODUCT,
+        product_id=product_id,
         price=Decimal("100"),
         best_bid=None if bid is None else Decimal(bid),
         best_bid_size=Decimal(bid_size),

@@ -1,20 +1,28 @@
 """docs/metrics.md, made from the metrics' definitions."""
 
+from tradewatch.collectors.aggregator.metrics import AGGREGATOR_METRICS
+from tradewatch.collectors.indicators.metrics import INDICATORS_METRICS
 from tradewatch.collectors.metrics import COLLECTION_METRICS
 from tradewatch.collectors.sentiment.metrics import SENTIMENT_METRICS
 from tradewatch.common.bus import BUS_METRICS
 from tradewatch.common.consumer import CONSUMER_METRICS
 from tradewatch.common.metrics import BUILD_INFO, Area, Metric
+from tradewatch.common.stream_reader import STREAM_READER_METRICS
 from tradewatch.simulators.exchange.metrics import SIMULATOR_METRICS
 from tradewatch.simulators.llm.metrics import LLM_SIMULATOR_METRICS
 from tradewatch.simulators.news.metrics import NEWS_SIMULATOR_METRICS
 from tradewatch.trading.llm.metrics import LLM_METRICS
 from tradewatch.trading.orchestrator.metrics import ORCHESTRATOR_METRICS
 
+_WRITERS = ("market-data-collector", "market-data-aggregator", "technical-indicators", "sentiment-analyzer")
+
 AREAS = (
     Area("Every service", ("all",), (BUILD_INFO,)),
     Area("Collection", ("market-data-collector",), COLLECTION_METRICS),
-    Area("Bus", ("market-data-collector", "sentiment-analyzer"), BUS_METRICS),
+    Area("Aggregation", ("market-data-aggregator",), AGGREGATOR_METRICS),
+    Area("Indicators", ("technical-indicators",), INDICATORS_METRICS),
+    Area("Reading streams", ("market-data-aggregator", "technical-indicators"), STREAM_READER_METRICS),
+    Area("Bus", _WRITERS, BUS_METRICS),
     Area("Consumer groups", ("trade-orchestrator",), CONSUMER_METRICS),
     Area("Sentiment", ("sentiment-analyzer",), SENTIMENT_METRICS),
     Area("Pipeline", ("trade-orchestrator",), ORCHESTRATOR_METRICS),

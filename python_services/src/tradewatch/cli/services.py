@@ -36,6 +36,16 @@ SERVICES: dict[str, ServiceEntry] = {
         "tradewatch.collectors.market_data_collector",
         "MarketDataCollectorSettings",
     ),
+    "market-data-aggregator": ServiceEntry(
+        "make candles and quotes of every exchange's market data",
+        "tradewatch.collectors.aggregator.service",
+        "MarketDataAggregatorSettings",
+    ),
+    "technical-indicators": ServiceEntry(
+        "calculate indicators of every closed candle",
+        "tradewatch.collectors.indicators.service",
+        "TechnicalIndicatorsSettings",
+    ),
     "sentiment-analyzer": ServiceEntry(
         "score the news about each asset, from RSS and Atom feeds",
         "tradewatch.collectors.sentiment.service",
