@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import tradewatch
+from tradewatch.cli import groups
 from tradewatch.cli.services import SERVICES
 from tradewatch.common import logging, service, settings
 
@@ -50,13 +51,19 @@ def _parser() -> argparse.ArgumentParser:
         "upgrade", help="bring the schema to this version, and set the password of the services' role"
     )
     upgrade.settings_class = _upgrade_settings
+    groups.add(commands)
     commands.add_parser("metrics-doc", help="print docs/metrics.md, made from the metrics' definitions")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command's entry. Returns the exit code: 2 for wrong usage or configuration, 1 for a failure."""
+    """The command's entry.
+
+    Returns the exit code: 1 for a failure, 2 for wrong usage or configuration, 3 for what was not found.
+    """
     options = _parser().parse_args(arguments)
+    if options.command in groups.MODULES:
+        return groups.run(options)
     if options.command == "metrics-doc":
         from tradewatch import metrics_doc
 

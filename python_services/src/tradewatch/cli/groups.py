@@ -1,0 +1,53 @@
+"""The commands that look into the running system or steer it: their options, and the module that each is in."""
+
+import argparse
+import importlib
+from typing import Any
+
+MODULES = {
+    "kill-switch": "tradewatch.cli.kill_switch",
+    "positions": "tradewatch.cli.tables",
+    "orders": "tradewatch.cli.tables",
+    "decisions": "tradewatch.cli.tables",
+    "trace": "tradewatch.cli.trace",
+}
+MAX_ROWS = 10_000
+_STORE = "Reads the store that TRADEWATCH_DATABASE_URL and TRADEWATCH_DATABASE_PASSWORD_FILE name."
+_CODES = "Exit codes: 0 done, 1 the store or a service failed, 2 wrong usage or configuration, 3 not found."
+
+
+def run(options: argparse.Namespace) -> int:
+    """Import the command's module, which only now costs its time, and run it. Returns the exit code."""
+    code: int = importlib.import_module(MODULES[options.command]).run(options)
+    return code
+
+
+def add(commands: Any) -> None:
+    """Add the commands to the parser's subcommands."""
+    switch = commands.add_parser("kill-switch", help="stop all trading, or release it again", epilog=_CODES)
+    actions = switch.add_subparsers(dest="action", required=True, metavar="ACTION")
+    engage = actions.add_parser("engage", help="halt trading and cancel open orders", epilog=_CODES)
+    release = actions.add_parser("release", help="back to ACTIVE; losses are measured anew from now", epilog=_CODES)
+    status = actions.add_parser("status", help="the trading state, who set it and why", epilog=_CODES)
+    for action in (engage, release):
+        action.add_argument("--reason", required=True, help="why, for the audit")
+        action.add_argument("--actor", help="who, for the audit (default: the user that runs this)")
+    for action in (engage, release, status):
+        action.add_argument("--url", help="risk-manager (default: TRADEWATCH_RISK_MANAGER_URL, http://localhost:8080)")
+        action.add_argument("--token-file", help="the token's file (default: TRADEWATCH_KILL_SWITCH_TOKEN_FILE)")
+    positions = commands.add_parser("positions", help="what is held", description=_STORE, epilog=_CODES)
+    orders = commands.add_parser("orders", help="orders, newest first", description=_STORE, epilog=_CODES)
+    decisions = commands.add_parser("decisions", help="decisions, newest first", description=_STORE, epilog=_CODES)
+    for listed in (orders, decisions):
+        listed.add_argument("--open", action="store_true", help="only those that have not ended")
+        listed.add_argument("--limit", type=_rows, default=20, help="at most so many rows (default: 20)")
+    trace = commands.add_parser("trace", help="the whole story of one decision", description=_STORE, epilog=_CODES)
+    trace.add_argument("id", metavar="ID", help="the decision's id, or a trace id")
+    for command in (engage, release, status, positions, orders, decisions, trace):
+        command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _rows(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_ROWS):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_ROWS}")
+    return int(text)
