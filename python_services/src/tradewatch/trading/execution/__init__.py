@@ -1,0 +1,1 @@
+"""trade-executor: the one service that sends orders to the exchange."""
