@@ -66,6 +66,11 @@ SERVICES: dict[str, ServiceEntry] = {
         "tradewatch.trading.orchestrator.service",
         "TradeOrchestratorSettings",
     ),
+    "risk-manager": ServiceEntry(
+        "answer what may be ordered, and hold the kill switch",
+        "tradewatch.trading.risk.service",
+        "RiskManagerSettings",
+    ),
     "exchange-simulator": ServiceEntry(
         "stand in for an exchange, with seeded prices and faults on request",
         "tradewatch.simulators.exchange.service",
