@@ -74,6 +74,7 @@ CREATE TABLE llm_validations (
     duration_seconds double precision NOT NULL,
     validated timestamptz NOT NULL DEFAULT now()
 );
+CREATE INDEX llm_validations_validated ON llm_validations (validated);
 
 CREATE TABLE orders (
     client_order_id uuid PRIMARY KEY,
