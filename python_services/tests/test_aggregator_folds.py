@@ -77,6 +77,13 @@ def test_a_late_trade_is_in_the_longer_candles_only_and_counted() -> None:
     assert by_length[1].start == _at(3)
 
 
+def test_a_trade_from_before_the_first_whole_candle_is_not_late() -> None:
+    fold = _fold()
+    fold.restore({1: _us(0), 60: _us(60)})
+    assert fold.add(_us(0.5), trade(_at(0.5), 1)) == (None, [])
+    assert [candle.interval_seconds for candle in fold.advance(_us(2))] == [1]
+
+
 def test_a_trade_seen_before_or_from_the_future_is_left_out() -> None:
     fold = _fold((1,))
     one = trade(_at(0.5), 1)

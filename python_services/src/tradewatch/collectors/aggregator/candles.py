@@ -74,11 +74,15 @@ class _Open:
 
 @dataclass(slots=True)
 class _Interval:
-    """One interval's open candles by their start; candles that ended by `closed_us` are closed."""
+    """One interval's open candles by their start; candles that ended by `closed_us` are closed.
+
+    Those that ended by `begun_us` were closed or left out before this fold began: a trade of theirs is not late.
+    """
 
     seconds: int
     length_us: int
     closed_us: int = NEVER
+    begun_us: int = NEVER
     # Trades before this are in the candles already: they came with finer candles (CandleFold.restore).
     covered_us: int = NEVER
     open: dict[int, _Open] = field(default_factory=dict)
@@ -100,6 +104,7 @@ class CandleFold:
         self._intervals = [_Interval(seconds, seconds * SECOND_US) for seconds in sorted(intervals_seconds)]
         self._seen = {exchange: SeenIds() for exchange in exchanges}
         self._newest_us = dict.fromkeys(exchanges, NEVER)
+        self._at_us = NEVER
 
     def add(self, bus_us: int, trade: Trade) -> tuple[TradeFate | None, list[int]]:
         """Take a trade that was put onto the bus at `bus_us`.
@@ -119,7 +124,8 @@ class CandleFold:
         for interval in self._intervals:
             start = at - at % interval.length_us
             if start < interval.closed_us:
-                late.append(interval.seconds)
+                if start >= interval.begun_us:
+                    late.append(interval.seconds)
                 continue
             if at < interval.covered_us:
                 continue
@@ -140,7 +146,13 @@ class CandleFold:
         return None, late
 
     def advance(self, bus_us: int) -> list[Candle]:
-        """Close what is to be closed at this bus time, given that every earlier entry was taken."""
+        """Close what is to be closed at this bus time, given that every earlier entry was taken.
+
+        Each time counts once: entries of one millisecond have no order, so nothing closes between them.
+        """
+        if bus_us <= self._at_us:
+            return []
+        self._at_us = bus_us
         bound = max(bus_us - self._lateness_us, min(bus_us, *self._newest_us.values()))
         closed: list[tuple[int, int, Candle]] = []
         for interval in self._intervals:
@@ -157,7 +169,7 @@ class CandleFold:
     def restore(self, closed_us: dict[int, int]) -> None:
         """Start with everything that ended by `closed_us[interval in seconds]` closed."""
         for interval in self._intervals:
-            interval.closed_us = closed_us[interval.seconds]
+            interval.begun_us = interval.closed_us = closed_us[interval.seconds]
 
     def cover(self, candle: Candle, until_us: int) -> None:
         """Take a closed candle of the shortest interval in place of its trades, into the longer intervals' open ones.
