@@ -1,7 +1,7 @@
 # Two commands do everything: `make lab` and `make test`. The rest are their parts.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help machine lab lab-down image check lint unit contract molecule e2e test bench lock clean
+.PHONY: help machine lab lab-down image check lint unit chaos contract molecule e2e test bench lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -31,6 +31,8 @@ image: machine $(READY)  ## Build the services' image and place it in the artifa
 # From fast to slow; the contract runs on the lab of the end-to-end tests, before its last test resets the hosts.
 LINT := tests/lint
 UNIT := tests/unit tests/preflight python_services/tests
+# Minutes of kills and restarts: a part of `make test`, not of the quick checks.
+CHAOS := python_services/tests/chaos
 E2E := tests/e2e/test_1_main_job.py tests/e2e/test_2_convergence.py tests/e2e/test_3_scaling.py tests/e2e/test_3_side_by_side.py
 PYTEST := @$(WITHIN) $(BIN)/python -m pytest
 
@@ -38,13 +40,16 @@ test: machine $(READY)  ## Everything: lint, unit, contract, Molecule, end to en
 	$(PYTEST) -v --durations=30 $(LINT) $(UNIT) $(E2E) tests/k3s_contract tests/e2e/test_4_reset.py tests/molecule
 
 check: $(READY)  ## Lint and unit tests: under two minutes, no hosts
-	$(PYTEST) -q $(LINT) $(UNIT)
+	$(PYTEST) -q $(LINT) $(UNIT) --ignore=$(CHAOS)
 
 lint: $(READY)  ## The linters alone
 	$(PYTEST) -q $(LINT)
 
 unit: $(READY)  ## The unit tests alone
-	$(PYTEST) -q $(UNIT)
+	$(PYTEST) -q $(UNIT) --ignore=$(CHAOS)
+
+chaos: $(READY)  ## Kill the trading services, Valkey and PostgreSQL while 2,000 signals flow
+	$(PYTEST) -v -s $(CHAOS)
 
 molecule: machine $(READY)  ## Every Molecule scenario
 	$(PYTEST) -v tests/molecule
