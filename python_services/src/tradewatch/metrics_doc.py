@@ -11,6 +11,7 @@ from tradewatch.common.stream_reader import STREAM_READER_METRICS
 from tradewatch.simulators.exchange.metrics import SIMULATOR_METRICS
 from tradewatch.simulators.llm.metrics import LLM_SIMULATOR_METRICS
 from tradewatch.simulators.news.metrics import NEWS_SIMULATOR_METRICS
+from tradewatch.trading.execution.metrics import EXECUTION_METRICS
 from tradewatch.trading.llm.metrics import LLM_METRICS
 from tradewatch.trading.orchestrator.metrics import ORCHESTRATOR_METRICS
 from tradewatch.trading.risk.metrics import RISK_METRICS
@@ -29,6 +30,7 @@ AREAS = (
     Area("Pipeline", ("trade-orchestrator",), ORCHESTRATOR_METRICS),
     Area("LLM validation", ("llm-validator",), LLM_METRICS),
     Area("LLM simulator", ("llm-simulator",), LLM_SIMULATOR_METRICS),
+    Area("Execution", ("trade-executor",), EXECUTION_METRICS),
     Area("News simulator", ("news-simulator",), NEWS_SIMULATOR_METRICS),
     Area("Risk", ("risk-manager",), RISK_METRICS),
     Area("Exchange simulator", ("exchange-simulator",), SIMULATOR_METRICS),

@@ -71,6 +71,11 @@ SERVICES: dict[str, ServiceEntry] = {
         "tradewatch.trading.risk.service",
         "RiskManagerSettings",
     ),
+    "trade-executor": ServiceEntry(
+        "make at most one order of each approved decision, and follow it to its end",
+        "tradewatch.trading.execution.service",
+        "TradeExecutorSettings",
+    ),
     "exchange-simulator": ServiceEntry(
         "stand in for an exchange, with seeded prices and faults on request",
         "tradewatch.simulators.exchange.service",

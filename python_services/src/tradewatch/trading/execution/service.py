@@ -170,6 +170,7 @@ class TradeExecutor:
     def __init__(
         self,
         pool: database.Pool,
+        lock_pool: database.Pool,
         exchange: Coinbase,
         metrics: ExecutionMetrics,
         liveness: Liveness,
@@ -196,7 +197,7 @@ class TradeExecutor:
         self._answer_seconds = answer_seconds
         self._cancel_seconds = cancel_seconds
         self._store = OrderStore(pool)
-        self._leadership = Leadership(pool, lambda: liveness.beat("lock"), self._lock_changed, lock_seconds)
+        self._leadership = Leadership(lock_pool, lambda: liveness.beat("lock"), self._lock_changed, lock_seconds)
         self._lifecycle = Lifecycle(exchange, self._store, self._leadership, metrics, patience)
         self._reconciler = Reconciler(exchange, self._store, self._lifecycle, metrics, product_ids)
         self._reconciled_at: float | None = None
@@ -358,10 +359,13 @@ async def main(settings: TradeExecutorSettings) -> int:
     limits = Limits(total=settings.exchange_timeout_seconds)
     async with (
         settings.connect(NAME) as pool,
+        # The lock must not wait behind the orders.
+        settings.connect(f"{NAME}-lock") as lock_pool,
         Coinbase(settings.exchange_url, settings.signer(), metrics, limits) as exchange,
     ):
         executor = TradeExecutor(
             pool,
+            lock_pool,
             exchange,
             metrics,
             liveness,

@@ -91,7 +91,7 @@ class OrderStore:
             if await connection.fetchval("SELECT now() >= $1", request.expires):
                 raise OrderExpired("the decision's time is over")
             state = await _trading_state(connection)
-            held = await _sellable(connection, request.product_id)
+            held = await _sellable(connection, request.product_id) if request.side is Side.SELL else Decimal(0)
             planned = sizing.plan(request.side, request.quote_size, request.limit_price, product, state, held)
             row = await connection.fetchrow(
                 """INSERT INTO orders (client_order_id, decision_id, trace_id, product_id, side, order_type,
