@@ -12,6 +12,7 @@ import pytest
 from executor_support import PRODUCTS, TRACE, Exchange, Executor, ExecutorProcess, exchange, executor
 from postgres_support import Database, PostgresServer
 from services_support import eventually, value
+from tradewatch.trading.execution.leadership import LOCK
 from tradewatch.trading.execution.lifecycle import Patience
 from tradewatch.trading.identity import client_order_id
 
@@ -19,8 +20,8 @@ ABOVE, BELOW = Decimal("1.02"), Decimal("0.9")
 CREATE = {"method": "POST", "path": "*/orders"}
 
 
-END_LOCK_HOLDERS = """
-SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted
+LOCK_HOLDER = f"""
+SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND (classid::bigint << 32) + objid::bigint = {LOCK}
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
@@ -234,12 +235,15 @@ async def test_only_one_of_two_executors_sends_and_the_other_takes_over(database
             assert (await two.place(first, limit)).status_code == 503
             assert not await two.ready()
             # The server ends the session that holds the lock: it is lost without the holder being asked.
-            await database.fetch(END_LOCK_HOLDERS)
+            [held] = await database.fetch(LOCK_HOLDER)
+            await database.fetch("SELECT pg_terminate_backend($1)", held["pid"])
 
-            async def somebody() -> bool:
-                return await one.ready() or await two.ready()
+            async def taken_over() -> bool:
+                holders = await database.fetch(LOCK_HOLDER)
+                other = bool(holders) and holders[0]["pid"] != held["pid"]
+                return other and await one.ready() != await two.ready()
 
-            await eventually(somebody)
+            await eventually(taken_over)
             assert value(one.registry, "executor_active") + value(two.registry, "executor_active") == 1
             answers = await asyncio.gather(one.place(second, limit), two.place(second, limit))
             assert sorted(answer.status_code for answer in answers) == [202, 503]
