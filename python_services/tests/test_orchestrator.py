@@ -234,18 +234,19 @@ async def test_an_order_that_never_arrived_in_time_ends_without_one(
 async def test_an_order_that_is_refused_is_looked_up_before_the_decision_fails(
     valkey: ValkeyServer, database: Database, around: Stubs
 ) -> None:
-    refused, known = a_signal(), a_signal(product_id="ETH-USD")
+    refused, known, late = a_signal(), a_signal(product_id="ETH-USD"), a_signal(product_id="SOL-USD")
 
     def order(body: dict[str, Any]) -> web.Response:
         if body["product_id"] == "ETH-USD":
             around.store_order(body)
-        return failing(409, "not_reconciled")
+        return failing(409, "expired" if body["product_id"] == "SOL-USD" else "not_reconciled")
 
     around.order = order
     async with orchestration(valkey, database, around) as run:
-        await run.publish(refused, known)
+        await run.publish(refused, known, late)
         assert await ended(database, refused) == ("failed", "trade_executor_refused_not_reconciled")
         assert await ended(database, known) == ("filled", "")
+        assert await ended(database, late) == ("expired", "order_not_placed_in_time")
 
 
 @pytest.mark.parametrize("state", ["received", "risk_before", "llm", "risk_after", "executing", "sent"])

@@ -41,6 +41,7 @@ class Refused(CallFailed):
     def __init__(self, peer: Peer, status: int, code: str) -> None:
         super().__init__(peer, f"refused_{code}")
         self.status = status
+        self.code = code
 
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)

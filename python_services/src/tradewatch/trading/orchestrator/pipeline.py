@@ -31,6 +31,8 @@ from tradewatch.trading.orchestrator.peers import CallFailed, Outage, Peers, Ref
 _log = get_logger("pipeline")
 
 T = TypeVar("T")
+# The reason of a decision whose order did not come into being before its deadline.
+NOT_PLACED = "order_not_placed_in_time"
 
 
 class Stopped(Exception):
@@ -191,9 +193,9 @@ class Pipeline:
                 if order.final:
                     return _ended(order)
             elif refused is not None and not unclear:
-                return _Step(Failed(refused.reason))
+                return _Step(_refusal(refused))
             elif (remaining := self._remaining_seconds(decision)) < -self._limits.settle_seconds:
-                return _Step(Failed(refused.reason) if refused else Expired("order_not_placed_in_time"))
+                return _Step(_refusal(refused) if refused else Expired(NOT_PLACED))
             elif remaining > 0 and refused is None:
                 send = True
                 continue
@@ -272,6 +274,11 @@ class Pipeline:
         if held is not None:
             reason = error.reason if isinstance(error, CallFailed) else type(error).__name__
             _log.warning("a dependency gives no answer", reason=reason, lines_held_back=held)
+
+
+def _refusal(refused: Refused) -> Expired | Failed:
+    """What a refused order that does not exist makes of its decision; trade-executor's clock may be ahead of ours."""
+    return Expired(NOT_PLACED) if refused.code == "expired" else Failed(refused.reason)
 
 
 def _ended(order: OrderAnswer) -> _Step:
