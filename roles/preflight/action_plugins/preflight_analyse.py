@@ -13,8 +13,8 @@ from ansible.template import Templar
 
 # RECORD_PREFIX of plugins/vars/checked_group_vars.py.
 _RECORD_PREFIX = "tradewatch_broken_vars_file_"
-# The table whose rows hold secrets, below `values`.
-_SECRET_TABLE = "tradewatch_secrets"  # noqa: S105 - a name
+# The tables whose rows hold secrets, below `values`.
+_SECRET_TABLES = ("tradewatch_secrets", "tradewatch_simulator_secrets")
 _EXAMPLE_SECRET = "change-me"  # noqa: S105 - what vault.yml.example has
 
 
@@ -53,11 +53,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _value(self, name: str, variables: Mapping[str, Any], failures: dict[str, str]) -> Any:
         table = variables.get(name)
-        if name == _SECRET_TABLE and isinstance(table, list):
+        if name in _SECRET_TABLES and isinstance(table, list):
             # As it is written: neither is a secret needed, nor does one that is missing hide the table.
             return [_without_values(row) for row in table]
         value = _evaluated(self._templar, name, name, variables, failures)
-        if name == _SECRET_TABLE and value is not None:
+        if name in _SECRET_TABLES and value is not None:
             return [_without_values(row) for row in value] if isinstance(value, list) else ""
         return value
 

@@ -73,14 +73,15 @@ def _tables(data: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Problem
     if values.get("tradewatch_namespaces") is not None:
         spaces, found = tables.check_namespaces(values["tradewatch_namespaces"])
         problems += found
-    services = {
-        name: values[name] for name in ("tradewatch_services", "tradewatch_simulators") if values.get(name) is not None
-    }
+    services = _given(values, "tradewatch_services", "tradewatch_simulators")
     used = {int(entry["port"]): str(entry["user"]) for entry in settings["reserved_node_ports"]}
     secrets = list(settings["cluster_secrets"])
-    if values.get("tradewatch_secrets") is not None:
-        made, found = tables.check_secrets(values["tradewatch_secrets"], spaces)
-        secrets += made
-        problems += found
+    made, found = tables.check_secrets(_given(values, "tradewatch_secrets", "tradewatch_simulator_secrets"), spaces)
+    secrets += made
+    problems += found
     problems += tables.check_services(services, spaces, settings["peers"], secrets, used)
     return rows, problems
+
+
+def _given(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: values[name] for name in names if values.get(name) is not None}

@@ -122,9 +122,16 @@ def check_namespaces(table: Any) -> tuple[list[dict[str, Any]], list[Problem]]:
     return rows, problems
 
 
-def check_secrets(table: Any, namespaces: Iterable[Row] | None) -> tuple[list[dict[str, Any]], list[Problem]]:
-    """The Secrets that the table makes, as ``check_services`` takes them, and the table's problems."""
-    rows, problems = schema.check(table, _SECRET, "tradewatch_secrets", "Secret")
+def check_secrets(
+    tables: Mapping[str, Any], namespaces: Iterable[Row] | None
+) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """The Secrets that the tables (by variable, read as one) make, as ``check_services`` takes them; their problems."""
+    rows: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    for variable, table in tables.items():
+        good, wrong = schema.check(table, _SECRET, variable, "Secret")
+        rows += good
+        problems += wrong
     for (name, namespace), count in Counter((row["name"], row["namespace"]) for row in rows).items():
         if count > 1:
             what = f"the table holds {count} of this name in {namespace}"
