@@ -135,7 +135,10 @@ async def test_every_fault_has_its_right_end(database: Database) -> None:
 
 async def test_an_unknown_order_is_seen_and_looked_up_never_sent_again(database: Database) -> None:
     decision = uuid.uuid4()
-    async with exchange() as at, executor(database, at, patience=Patience(2, 1, 30), reconcile_seconds=60) as run:
+    async with (
+        exchange() as at,
+        executor(database, at, patience=Patience(2, 1, 30), reconcile_seconds=60, cancel_seconds=0.2) as run,
+    ):
         limit = await at.mid() * ABOVE
         await at.fault(fault="status", status=500, **CREATE)
         await at.fault(fault="status", status=503, method="GET", path="*/historical/*", count=1000)
