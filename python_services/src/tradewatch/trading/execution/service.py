@@ -183,7 +183,7 @@ class TradeExecutor:
         equity_seconds: float = 60.0,
         lock_seconds: float = 1.0,
         answer_seconds: float = 1.0,
-        cancel_seconds: float = 8.0,
+        cancel_seconds: float = 3.0,
     ) -> None:
         self._pool = pool
         self._exchange = exchange
