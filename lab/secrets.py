@@ -37,18 +37,11 @@ NAMES: dict[str, Callable[[], str]] = {
 }
 
 
-def _public_key(private_key: str) -> str:
-    key = serialization.load_pem_private_key(private_key.encode(), password=None).public_key()
-    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
-
-
 def ensure() -> None:
     """Write ``secrets.json`` (0600) with a value for each of ``NAMES``; values that are there stay."""
     file = paths.lab_dir() / "secrets.json"
     known = json.loads(file.read_text()) if file.exists() else {}
     values = {name: known.get(name) or generate() for name, generate in NAMES.items()}
-    # What the exchange simulator is told of that key.
-    values["exchange_api_public_key"] = _public_key(values["exchange_api_private_key"])
     if values != known:
         partial = file.with_suffix(".partial")
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -60,7 +60,7 @@ def test_secrets_are_private_and_stay(directory: Path) -> None:
     first = json.loads(file.read_text())
     assert file.stat().st_mode & 0o777 == 0o600
     # The exchange's public key is that of its private one.
-    assert set(first) == {*secrets.NAMES, "exchange_api_public_key"}
+    assert set(first) == set(secrets.NAMES)
     assert len(set(first.values())) == len(first)
     secrets.ensure()
     assert json.loads(file.read_text()) == first
