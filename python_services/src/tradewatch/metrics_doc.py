@@ -1,6 +1,7 @@
 """docs/metrics.md, made from the metrics' definitions."""
 
 from tradewatch.collectors.aggregator.metrics import AGGREGATOR_METRICS
+from tradewatch.collectors.health_monitor.metrics import HEALTH_METRICS
 from tradewatch.collectors.indicators.metrics import INDICATORS_METRICS
 from tradewatch.collectors.metrics import COLLECTION_METRICS
 from tradewatch.collectors.sentiment.metrics import SENTIMENT_METRICS
@@ -17,15 +18,17 @@ from tradewatch.trading.orchestrator.metrics import ORCHESTRATOR_METRICS
 from tradewatch.trading.risk.metrics import RISK_METRICS
 
 _WRITERS = ("market-data-collector", "market-data-aggregator", "technical-indicators", "sentiment-analyzer")
+_READERS = ("market-data-aggregator", "technical-indicators", "health-monitor")
 
 AREAS = (
     Area("Every service", ("all",), (BUILD_INFO,)),
     Area("Collection", ("market-data-collector",), COLLECTION_METRICS),
     Area("Aggregation", ("market-data-aggregator",), AGGREGATOR_METRICS),
     Area("Indicators", ("technical-indicators",), INDICATORS_METRICS),
-    Area("Reading streams", ("market-data-aggregator", "technical-indicators"), STREAM_READER_METRICS),
+    Area("Health", ("health-monitor",), HEALTH_METRICS),
+    Area("Reading streams", _READERS, STREAM_READER_METRICS),
     Area("Bus", _WRITERS, BUS_METRICS),
-    Area("Consumer groups", ("trade-orchestrator",), CONSUMER_METRICS),
+    Area("Consumer groups", ("trade-orchestrator", "health-monitor"), CONSUMER_METRICS),
     Area("Sentiment", ("sentiment-analyzer",), SENTIMENT_METRICS),
     Area("Pipeline", ("trade-orchestrator",), ORCHESTRATOR_METRICS),
     Area("LLM validation", ("llm-validator",), LLM_METRICS),

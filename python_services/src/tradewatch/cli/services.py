@@ -51,6 +51,11 @@ SERVICES: dict[str, ServiceEntry] = {
         "tradewatch.collectors.sentiment.service",
         "SentimentAnalyzerSettings",
     ),
+    "health-monitor": ServiceEntry(
+        "watch that data is fresh and complete, the bus carries, and dependencies are ready",
+        "tradewatch.collectors.health_monitor.service",
+        "HealthMonitorSettings",
+    ),
     "llm-validator": ServiceEntry(
         "have a language model look at each signal, and deny whatever it does not clearly approve",
         "tradewatch.trading.llm.service",
