@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from plugins.module_utils.tradewatch_verify.pods import restricted_pod
 from tests.machines import run_kubectl
 from tests.machines import wait as eventually
 
 Object = dict[str, Any]
+
+INVENTORY = Path(__file__).resolve().parents[1] / "inventory/lab/group_vars/all"
 
 PROBE_LABEL = "tradewatch.io/probe"
 CONNECT = """
@@ -23,6 +27,17 @@ try:
 except OSError as error:
     sys.exit(str(error))
 """
+
+
+def services() -> dict[str, Object]:
+    """What the lab's tables deploy, by name, as it is written: templates are not resolved."""
+    tables = {
+        "services.yml": "tradewatch_services",
+        "paper.yml": "paper_exchange",
+        "simulators.yml": "other_simulators",
+    }
+    rows = [row for file, table in tables.items() for row in yaml.safe_load((INVENTORY / file).read_text())[table]]
+    return {row["name"]: row for row in rows}
 
 
 def policy(namespace: str, name: str, pods: dict[str, str], direction: str) -> Object:

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
-from lab_cluster import Cluster, eventually
+from lab_cluster import Cluster, eventually, services
 from testinfra.host import Host
 
 NAMESPACE = "crypto-monitoring"
 JOBS = {"kubernetes-services-metrics", "kubernetes-pods-metrics", "prometheus"}
-SERVICES = {"market-data-collector-coinbase", "exchange-simulator"}
+SERVICES = set(services())
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 

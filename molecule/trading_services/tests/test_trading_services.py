@@ -9,13 +9,13 @@ import socket
 from pathlib import Path
 
 import pytest
-from lab_cluster import Cluster, eventually
+from lab_cluster import Cluster, eventually, services
 from testinfra.host import Host
 
-NAMESPACE = "crypto-collectors"
+TABLE = services()
 COLLECTOR = "market-data-collector-coinbase"
 SIMULATOR = "exchange-simulator"
-SERVICES = [COLLECTOR, SIMULATOR]
+SERVICES = sorted(TABLE)
 NODE_PORT = 30081
 METRICS = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/metrics', timeout=5).read().decode())"
 WRITE = """
@@ -30,13 +30,23 @@ for folder in sys.argv[1:]:
 """
 
 
+def namespace(service: str) -> str:
+    return str(TABLE[service]["namespace"])
+
+
 def pod_name(cluster: Cluster, service: str) -> str:
-    return str(cluster.ready_pod(NAMESPACE, service)["metadata"]["name"])
+    return str(cluster.ready_pod(namespace(service), service)["metadata"]["name"])
+
+
+def python(cluster: Cluster, service: str, code: str, *arguments: str) -> str:
+    """The output of a program in a service's container."""
+    command = ("python3", "-c", code, *arguments)
+    return str(cluster.execute(namespace(service), pod_name(cluster, service), *command).stdout)
 
 
 def metric(cluster: Cluster, service: str, name: str) -> float:
     """The sum of a metric's series, 0 where there is none."""
-    text = cluster.execute(NAMESPACE, pod_name(cluster, service), "python3", "-c", METRICS).stdout
+    text = python(cluster, service, METRICS)
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? ([0-9.e+]+)$", text, re.MULTILINE))
 
 
@@ -54,7 +64,7 @@ def test_events_arrive_in_the_stream(cluster: Cluster) -> None:
     )
 
     def newest() -> list[str]:
-        return str(cluster.execute(NAMESPACE, "valkey-0", "sh", "-c", read).stdout).split()
+        return str(cluster.execute("crypto-collectors", "valkey-0", "sh", "-c", read).stdout).split()
 
     first = eventually(newest, "an entry of the stream")
     eventually(lambda: newest()[0] != first[0], "the next entry")
@@ -64,7 +74,7 @@ def test_events_arrive_in_the_stream(cluster: Cluster) -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_container_is_nobody_and_writes_nowhere_but_tmp(cluster: Cluster, service: str) -> None:
     folders = ["/", "/usr/local/lib/tradewatch", "/etc", "/var/tmp", "/tmp"]
-    tried = cluster.execute(NAMESPACE, pod_name(cluster, service), "python3", "-c", WRITE, *folders).stdout.splitlines()
+    tried = python(cluster, service, WRITE, *folders).splitlines()
     assert tried[0] == "10001 10001"
     assert tried[-1] == "/tmp written"
     assert {line.partition(" ")[2] for line in tried[1:-1]} <= {"Read-only file system", "No such file or directory"}
@@ -73,7 +83,7 @@ def test_container_is_nobody_and_writes_nowhere_but_tmp(cluster: Cluster, servic
 @pytest.mark.parametrize("service", SERVICES)
 def test_container_has_no_capability_and_a_seccomp_filter(cluster: Cluster, service: str) -> None:
     read = "print(open('/proc/1/status').read())"
-    status = cluster.execute(NAMESPACE, pod_name(cluster, service), "python3", "-c", read).stdout
+    status = python(cluster, service, read)
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 0
     assert fields["NoNewPrivs"] == "1"
@@ -81,21 +91,24 @@ def test_container_has_no_capability_and_a_seccomp_filter(cluster: Cluster, serv
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_password_is_a_file_for_who_needs_it_and_nothing_else(cluster: Cluster, lab_dir: Path, service: str) -> None:
-    password = json.loads((lab_dir / "secrets.json").read_text())["valkey_password"]
+def test_a_secret_is_a_file_for_who_needs_it_and_nothing_else(cluster: Cluster, lab_dir: Path, service: str) -> None:
+    values = json.loads((lab_dir / "secrets.json").read_text()).values()
     look = (
-        "import glob, os; print([(f, oct(os.stat(f).st_mode)[-3:]) for f in glob.glob('/run/secrets/tradewatch/*')]);"
+        "import glob, os; files = sorted(glob.glob('/run/secrets/tradewatch/*'));"
+        "print([(f, oct(os.stat(f).st_mode)[-3:]) for f in files]);"
         "print(open('/proc/1/environ').read(), open('/proc/1/cmdline').read())"
     )
-    seen = cluster.execute(NAMESPACE, pod_name(cluster, service), "python3", "-c", look).stdout
-    files = "[('/run/secrets/tradewatch/TRADEWATCH_VALKEY_PASSWORD', '440')]" if service == COLLECTOR else "[]"
-    assert seen.startswith(files)
-    assert password not in seen
+    seen = python(cluster, service, look)
+    files = [
+        (f"/run/secrets/tradewatch/{name}", "440") for name in sorted(s["name"] for s in TABLE[service]["secrets"])
+    ]
+    assert seen.splitlines()[0] == str(files)
+    assert not [value for value in values if value in seen]
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_service_is_announced_to_prometheus(cluster: Cluster, service: str) -> None:
-    annotations = cluster.get("service", service, "--namespace", NAMESPACE)["metadata"]["annotations"]
+    annotations = cluster.get("service", service, "--namespace", namespace(service))["metadata"]["annotations"]
     announced = {key: value for key, value in annotations.items() if key.startswith("prometheus.io/")}
     assert announced == {"prometheus.io/scrape": "true", "prometheus.io/port": "8080", "prometheus.io/path": "/metrics"}
 
@@ -103,7 +116,7 @@ def test_service_is_announced_to_prometheus(cluster: Cluster, service: str) -> N
 @pytest.mark.parametrize("service", SERVICES)
 def test_one_disruption_at_a_time_is_allowed(cluster: Cluster, service: str) -> None:
     def allowed() -> bool:
-        status = cluster.get("poddisruptionbudget", service, "--namespace", NAMESPACE)["status"]
+        status = cluster.get("poddisruptionbudget", service, "--namespace", namespace(service))["status"]
         return (status["expectedPods"], status["disruptionsAllowed"]) == (1, 1)
 
     eventually(allowed, "the budget counts the pod")
@@ -140,8 +153,8 @@ def test_simulator_is_published_to_no_other_host(hosts: dict[str, Host], lab_dir
 
 def test_collector_reaches_nothing_but_its_peers(cluster: Cluster) -> None:
     name = pod_name(cluster, COLLECTOR)
-    service = cluster.get("service", SIMULATOR, "--namespace", NAMESPACE)["spec"]["clusterIP"]
-    assert cluster.connects(NAMESPACE, name, service, 8081)
-    assert not cluster.connects(NAMESPACE, name, service, 8080), "the simulator's other port"
+    simulator = cluster.get("service", SIMULATOR, "--namespace", namespace(SIMULATOR))["spec"]["clusterIP"]
+    assert cluster.connects(namespace(COLLECTOR), name, simulator, 8081)
+    assert not cluster.connects(namespace(COLLECTOR), name, simulator, 8080), "the simulator's other port"
     api = cluster.get("service", "kubernetes")["spec"]["clusterIP"]
-    assert not cluster.connects(NAMESPACE, name, api, 443), "the API server"
+    assert not cluster.connects(namespace(COLLECTOR), name, api, 443), "the API server"
