@@ -238,6 +238,7 @@ def upgrade() -> None:
             "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
         )
     role = context.config.attributes["service_role"]
+    op.execute(f'GRANT USAGE ON SCHEMA public TO "{role}"')
     op.execute(f'GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO "{role}"')
     op.execute(f'REVOKE INSERT ON alembic_version, trading_state FROM "{role}"')
     op.execute(f'GRANT UPDATE ON {", ".join(UPDATED)} TO "{role}"')
