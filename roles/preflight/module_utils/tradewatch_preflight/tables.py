@@ -72,6 +72,7 @@ _SERVICE = _mapping(
         "run": _TEXT,
         "node_role": _TEXT,
         "replicas": {"type": "integer", "minimum": 0},
+        "strategy": {"enum": ["RollingUpdate", "Recreate"]},
         "port": _PORT,
         "ports": _list(_mapping({"name": _PORT_NAME, "port": _PORT, "node_port": _NODE_PORT}, ["name", "port"])),
         "environment": {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}},
