@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from tradewatch.common.service import Liveness
 from tradewatch.simulators.exchange.metrics import SimulatorMetrics
-from tradewatch.simulators.exchange.prices import PriceProcess, Tick
+from tradewatch.simulators.exchange.prices import HALF_LIFE_SECONDS, PriceProcess, Tick
 
 LIVENESS_LOOP = "market"
 RECENT_TRADES = 100
@@ -43,6 +43,7 @@ class Market:
         ticks_per_second: float,
         metrics: SimulatorMetrics,
         liveness: Liveness,
+        half_life_seconds: float = HALF_LIFE_SECONDS,
     ) -> None:
         self.products = products
         self.states: dict[str, ProductState] = {}
@@ -53,7 +54,7 @@ class Market:
         step = len(products) / ticks_per_second
         # Trade ids never fall, not even over a restart: microseconds pass faster than trades are made.
         first_trade_id = time.time_ns() // 1000
-        self._processes = [PriceProcess(seed, product, step, first_trade_id) for product in products]
+        self._processes = [PriceProcess(seed, product, step, first_trade_id, half_life_seconds) for product in products]
         self.increments = {
             product: process.increment for product, process in zip(products, self._processes, strict=True)
         }

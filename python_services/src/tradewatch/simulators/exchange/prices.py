@@ -16,10 +16,11 @@ import random
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 
-# sigma = 0.8 a year is typical of these assets; theta pulls half-way back in about six hours.
+# sigma = 0.8 a year is typical of these assets.
 SECONDS_A_YEAR = 365 * 24 * 3600
 SIGMA = 0.8 / math.sqrt(SECONDS_A_YEAR)
-THETA = math.log(2) / (6 * 3600)
+# How long it takes to be pulled half-way back.
+HALF_LIFE_SECONDS = 6 * 3600.0
 # A step this long would be one tick every half day; longer ones only lose precision.
 MAX_STEP_SECONDS = 3600.0
 
@@ -49,14 +50,22 @@ class Tick:
 class PriceProcess:
     """The endless sequence of a product's ticks, `step_seconds` of market time apart."""
 
-    def __init__(self, seed: int, product_id: str, step_seconds: float, first_trade_id: int = 1) -> None:
+    def __init__(
+        self,
+        seed: int,
+        product_id: str,
+        step_seconds: float,
+        first_trade_id: int = 1,
+        half_life_seconds: float = HALF_LIFE_SECONDS,
+    ) -> None:
+        theta = math.log(2) / half_life_seconds
         step = min(step_seconds, MAX_STEP_SECONDS)
         self._product_id = product_id
         # A string seed goes through SHA-512, so it is the same on every Python and machine.
         self._random = random.Random(f"{seed}:{product_id}")  # noqa: S311
         self._anchor = _anchor(product_id)
-        self._decay = math.exp(-THETA * step)
-        self._spread_of_step = SIGMA * math.sqrt((1.0 - math.exp(-2.0 * THETA * step)) / (2.0 * THETA))
+        self._decay = math.exp(-theta * step)
+        self._spread_of_step = SIGMA * math.sqrt((1.0 - math.exp(-2.0 * theta * step)) / (2.0 * theta))
         self._x = 0.0
         self._trade_id = first_trade_id - 1
         # Five significant digits before the increment: 0.01 for BTC, 0.00001 for DOGE.

@@ -29,6 +29,7 @@ from tradewatch.simulators.exchange.kraken_websocket import KrakenFeed
 from tradewatch.simulators.exchange.market import Market
 from tradewatch.simulators.exchange.matching import Fees, MatchingEngine
 from tradewatch.simulators.exchange.metrics import SimulatorMetrics
+from tradewatch.simulators.exchange.prices import HALF_LIFE_SECONDS
 from tradewatch.simulators.exchange.products import products_of
 from tradewatch.simulators.exchange.request_faults import ActiveRequestFaults
 from tradewatch.simulators.exchange.rest.accounts import AccountEndpoints
@@ -66,6 +67,13 @@ class ExchangeSimulatorSettings(CommonSettings):
     products: ProductIds = Field(default=("BTC-USD", "ETH-USD"), description="comma separated product ids")
     ticks_per_second: float = Field(
         default=10.0, allow_inf_nan=False, ge=0.01, le=20_000, description="matches a second, over all products"
+    )
+    price_half_life_seconds: float = Field(
+        default=HALF_LIFE_SECONDS,
+        allow_inf_nan=False,
+        ge=1,
+        le=1e9,
+        description="time in which a price is pulled half-way back to its anchor; short, it can be foreseen",
     )
     websocket_port: int = Field(default=8081, ge=0, le=65535, description="port of the WebSocket feeds")
     rest_port: int = Field(default=8082, ge=0, le=65535, description="port of the REST interfaces")
@@ -112,7 +120,14 @@ class ExchangeSimulator:
     def __init__(self, settings: ExchangeSimulatorSettings, registry: CollectorRegistry, liveness: Liveness) -> None:
         self._max_silence_seconds = max(5.0, 3.0 / settings.ticks_per_second)
         metrics = SimulatorMetrics(registry, settings.products)
-        self.market = Market(settings.seed, settings.products, settings.ticks_per_second, metrics, liveness)
+        self.market = Market(
+            settings.seed,
+            settings.products,
+            settings.ticks_per_second,
+            metrics,
+            liveness,
+            settings.price_half_life_seconds,
+        )
         products = products_of(self.market.increments)
         balances = {currency: Decimal(0) for one in products.values() for currency in (one.base, one.quote)}
         accounts = Accounts(balances | dict(settings.balances), datetime.now(UTC))
