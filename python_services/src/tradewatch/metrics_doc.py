@@ -16,9 +16,16 @@ from tradewatch.trading.execution.metrics import EXECUTION_METRICS
 from tradewatch.trading.llm.metrics import LLM_METRICS
 from tradewatch.trading.orchestrator.metrics import ORCHESTRATOR_METRICS
 from tradewatch.trading.risk.metrics import RISK_METRICS
+from tradewatch.trading.signals.metrics import SIGNALS_METRICS
 
-_WRITERS = ("market-data-collector", "market-data-aggregator", "technical-indicators", "sentiment-analyzer")
-_READERS = ("market-data-aggregator", "technical-indicators", "health-monitor")
+_WRITERS = (
+    "market-data-collector",
+    "market-data-aggregator",
+    "technical-indicators",
+    "sentiment-analyzer",
+    "signal-generator",
+)
+_READERS = ("market-data-aggregator", "technical-indicators", "signal-generator", "health-monitor")
 
 AREAS = (
     Area("Every service", ("all",), (BUILD_INFO,)),
@@ -30,6 +37,7 @@ AREAS = (
     Area("Bus", _WRITERS, BUS_METRICS),
     Area("Consumer groups", ("trade-orchestrator", "health-monitor"), CONSUMER_METRICS),
     Area("Sentiment", ("sentiment-analyzer",), SENTIMENT_METRICS),
+    Area("Signals", ("signal-generator",), SIGNALS_METRICS),
     Area("Pipeline", ("trade-orchestrator",), ORCHESTRATOR_METRICS),
     Area("LLM validation", ("llm-validator",), LLM_METRICS),
     Area("LLM simulator", ("llm-simulator",), LLM_SIMULATOR_METRICS),

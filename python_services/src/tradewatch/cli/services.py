@@ -56,6 +56,11 @@ SERVICES: dict[str, ServiceEntry] = {
         "tradewatch.collectors.health_monitor.service",
         "HealthMonitorSettings",
     ),
+    "signal-generator": ServiceEntry(
+        "foresee each product's next move, and signal what is sure enough",
+        "tradewatch.trading.signals.service",
+        "SignalGeneratorSettings",
+    ),
     "llm-validator": ServiceEntry(
         "have a language model look at each signal, and deny whatever it does not clearly approve",
         "tradewatch.trading.llm.service",
