@@ -31,7 +31,7 @@ SOURCE = "."
 # Programs that the docs may use, beside those that have a check of their own below.
 PLAIN = {
     *("ansible-vault", "cp", "curl", "editor", "export", "install", "mkdir", "podman", "printf"),
-    *("pip", "kubectl", SOURCE),
+    *("pip", "kubectl", "tradewatch", SOURCE),
 }
 # A path of this checkout, as a word of a command or in backticks in the text.
 OURS = (
