@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from services_support import PASSWORD, ValkeyServer, collection, eventually, free_port, simulation, value
 from structlog.testing import capture_logs
+from tradewatch.collectors.health_monitor import service as health_service
 from tradewatch.collectors.health_monitor.dependencies import MAX_BODY_BYTES, Reason, ask_service, new_client
 from tradewatch.collectors.health_monitor.feeds import SETTLE_SECONDS, Completeness, Freshness, Rate
 from tradewatch.collectors.health_monitor.service import HealthMonitor, HealthMonitorSettings
@@ -31,6 +32,7 @@ from tradewatch.common.streams import (
     Heartbeat,
     Quote,
     Sentiment,
+    candles_stream,
     encode,
     quotes_stream,
     sentiment_stream,
@@ -39,6 +41,11 @@ from tradewatch.common.streams import (
 FEED = {"exchange": "coinbase", "product_id": "BTC-USD"}
 FEED_COMPONENT = "market_data:coinbase:BTC-USD"
 NOW = 1_700_000_000.0
+
+
+@pytest.fixture(autouse=True)
+def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_service, "JUDGE_SECONDS", 0.1)
 
 
 @dataclass
@@ -304,15 +311,19 @@ async def test_derived_streams_have_ages_from_the_start_and_odd_entries_do_not_c
         old = dict(encode(Sentiment("BTC", hour_ago, 0.5, 3, "0" * 32)))
         await client.xadd(sentiment_stream("BTC"), old, id=f"{int(hour_ago.timestamp() * 1000)}-0")
         await client.xadd(quotes, _quote(now))
+        await client.set(candles_stream("BTC-USD"), "of another type")
         async with monitoring(valkey, quote_max_age_seconds=1.0) as monitor:
             await eventually(lambda: monitor.value("stream_fresh", stream="sentiment:BTC") == 0)
             assert 3599 < value(monitor.registry, "stream_newest_age_seconds", stream="sentiment:BTC") < 3660
             assert monitor.status("candles:BTC-USD") is None, "judged before it could have come"
             await eventually(lambda: monitor.value("stream_fresh", stream=quotes) == 0)
-            await client.xadd(quotes, _quote(datetime.now(UTC), "ETH-USD"))
-            await client.xadd(quotes, {"kind": "quote"})
-            await eventually(lambda: monitor.value("stream_reader_undecodable_total", stream=quotes) == 1)
-            assert monitor.value("stream_fresh", stream=quotes) == 0
+            for odd, said in (
+                (_quote(datetime.now(UTC), "ETH-USD"), "an entry is not of its stream"),
+                ({"kind": "quote"}, "the newest entry cannot be understood"),
+            ):
+                await client.xadd(quotes, odd)
+                await eventually(lambda said=said: any(line["event"] == said for line in monitor.logs))
+                assert monitor.value("stream_fresh", stream=quotes) == 0
             await client.xadd(quotes, _quote(datetime.now(UTC)))
             await eventually(lambda: monitor.value("stream_fresh", stream=quotes) == 1)
             await client.xadd(quotes, _quote(datetime.now(UTC) + timedelta(days=365)))

@@ -25,7 +25,8 @@ DATA_FRESH = Metric(
 DATA_COMPLETENESS = Metric(
     "market_data_completeness_ratio",
     "gauge",
-    "Share of the last slots of time (as configured) that have an event. Absent until one slot is over.",
+    "Share of the last slots of time (as configured) that have an event, up to where the streams have been read. "
+    "Absent until one slot is over.",
     "ratio",
     _FEED,
 )

@@ -4,9 +4,8 @@ import asyncio
 import re
 import socket
 import time
-from collections.abc import Mapping
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -26,23 +25,23 @@ from tradewatch.collectors.health_monitor.dependencies import (
     ask_valkey,
     new_client,
 )
-from tradewatch.collectors.health_monitor.feeds import Completeness, Freshness, Rate, Sighting, sighting
+from tradewatch.collectors.health_monitor.feeds import Completeness, Freshness, Rate, sighting
 from tradewatch.collectors.health_monitor.heartbeat import COMPONENT as BUS_COMPONENT
 from tradewatch.collectors.health_monitor.heartbeat import BusHeartbeat
 from tradewatch.common import bus, events, service, streams
 from tradewatch.common.api import json_get
-from tradewatch.common.backoff import Backoff
 from tradewatch.common.fields import EventDecodeError
 from tradewatch.common.http import HttpServer
 from tradewatch.common.logging import Throttle, get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
 from tradewatch.common.settings import ProductIds, ValkeySettings, split_url
-from tradewatch.common.stream_reader import LIVENESS_LOOP, StreamReader
+from tradewatch.common.stream_reader import StreamReader
 
 NAME = "health-monitor"
 MAX_DEPENDENCIES = 50
-JUDGE_SECONDS = 0.5
+JUDGE_SECONDS = 1.0
+LOOK_SECONDS = 2.0
 
 _DEPENDENCY_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _log = get_logger("health_monitor")
@@ -145,9 +144,10 @@ class HealthMonitor:
         self._client = client
         self._liveness = liveness
         self._throttle = Throttle()
-        self._backoff = Backoff(0.1, 2.0)
         self._started = time.time()
-        self._looked_back = False
+        self._looked = False
+        self._taken: dict[str, bytes] = {}
+        self._read_until = 0.0
         self._window_seconds = settings.completeness_slot_seconds * settings.completeness_slots
         self._feeds = {
             events.stream_name(exchange, product): ((exchange, product), _Feed(settings, self._started))
@@ -155,11 +155,11 @@ class HealthMonitor:
             for product in settings.products
         }
         self._streams = _derived_streams(settings)
-        watched = (*self._feeds, *self._streams)
+        self._freshness = {name: feed.freshness for name, (_, feed) in self._feeds.items()} | self._streams
         dependencies = {VALKEY: partial(ask_valkey, client)} | {
             name: partial(self._ask_service, url) for name, url in (settings.dependencies or {}).items()
         }
-        self.components = Components(registry, (BUS_COMPONENT, *dependencies, *watched))
+        self.components = Components(registry, (BUS_COMPONENT, *dependencies, *self._freshness))
         self._heartbeat = BusHeartbeat(
             client,
             reading,
@@ -179,7 +179,7 @@ class HealthMonitor:
             timeout_seconds=settings.dependency_timeout_seconds,
         )
         self._http = new_client()
-        self._reader = StreamReader(reading, registry, liveness, watched, sighting)
+        self._reader = StreamReader(reading, registry, liveness, tuple(self._feeds), sighting)
         self._age = metrics.DATA_AGE.gauge(registry)
         self._fresh = metrics.DATA_FRESH.gauge(registry)
         self._complete = metrics.DATA_COMPLETENESS.gauge(registry)
@@ -198,66 +198,77 @@ class HealthMonitor:
             tasks.create_task(self._heartbeat.run(stop), name="heartbeats")
             tasks.create_task(service.until_stopped(stop, self._dependencies.poll(stop)), name="dependencies")
             tasks.create_task(service.until_stopped(stop, self._follow()), name="streams")
-            tasks.create_task(service.until_stopped(stop, self._judge_for_ever()), name="verdicts")
+            tasks.create_task(service.until_stopped(stop, self._judge_until(stop)), name="verdicts")
 
     async def _report(self, _: web.Request) -> HealthReport:
         return self.components.report()
 
     async def _follow(self) -> None:
-        await self._look_back()
+        """Note each event, from those of the window before the start on, for completeness and rate."""
         self._reader.start_from(round((self._started - self._window_seconds) * 1000))
         while True:
             batch = await self._reader.read()
             now = time.time()
             for entry in batch.entries:
-                self._see(entry.stream, entry.item, now, live=entry.id[0] >= self._started * 1000)
+                if entry.item.stream != entry.stream:
+                    self._warn("an entry is not of its stream", entry.stream)
+                    continue
+                _, feed = self._feeds[entry.stream]
+                feed.completeness.see(entry.item.at, now)
+                if entry.id[0] >= self._started * 1000:
+                    feed.rate.see()
+            self._read_until = now if batch.caught_up else batch.horizon_ms / 1000
 
-    async def _look_back(self) -> None:
-        """Take each stream's newest entry, however old, so that ages are right from the start."""
-        for stream in (*self._feeds, *self._streams):
-            newest = await self._newest(stream)
-            if newest is not None:
-                self._see(stream, newest, time.time(), live=False)
-        self._looked_back = True
-
-    async def _newest(self, stream: str) -> Sighting | None:
-        while True:
-            self._liveness.beat(LIVENESS_LOOP)
-            try:
-                found = await self._client.xrevrange(stream, count=1)
-            except (exceptions.ValkeyError, OSError, TimeoutError) as error:
-                self._warn("cannot read what is there", error=type(error).__name__)
-                await asyncio.sleep(self._backoff.next_seconds())
-                continue
-            try:
-                return sighting(found[0][1]) if found else None
-            except EventDecodeError:
-                # The reader comes to it as well and counts it.
-                return None
-
-    def _see(self, stream: str, seen: Sighting, now: float, live: bool) -> None:
-        if seen.stream != stream:
-            self._warn("an entry is not of its stream", stream=stream)
-            return
-        if stream in self._streams:
-            self._streams[stream].see(seen.at, now)
-            return
-        _, feed = self._feeds[stream]
-        feed.freshness.see(seen.at, now)
-        feed.completeness.see(seen.at, now)
-        if live:
-            feed.rate.see()
-
-    async def _judge_for_ever(self) -> None:
-        while True:
+    async def _judge_until(self, stop: asyncio.Event) -> None:
+        # Cancelled as well when it stops; but valkey-py can swallow that.
+        while not stop.is_set():
             self._liveness.beat("verdicts")
+            await self._look()
             self._judge(time.time(), time.monotonic())
             await asyncio.sleep(JUDGE_SECONDS)
+
+    async def _look(self) -> None:
+        """Take each stream's newest entry. Ages come from these, so that they hold also while the reader is behind."""
+        pipeline = self._client.pipeline(transaction=False)
+        for stream in self._freshness:
+            pipeline.xrevrange(stream, count=1)
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                found = await pipeline.execute(raise_on_error=False)
+        except (exceptions.ValkeyError, OSError, TimeoutError) as error:
+            self._warn(f"cannot look at the streams: {type(error).__name__}", "all")
+            return
+        now = time.time()
+        for stream, newest in zip(self._freshness, found, strict=True):
+            if newest:
+                self._take(stream, newest, now)
+        self._looked = True
+
+    def _take(self, stream: str, newest: Any, now: float) -> None:
+        """Take a stream's newest entry, as Valkey answered, once."""
+        if isinstance(newest, Exception):
+            self._warn(f"cannot look at a stream: {type(newest).__name__}", stream)
+            return
+        ((entry_id, fields),) = newest
+        if self._taken.get(stream) == entry_id:
+            return
+        self._taken[stream] = entry_id
+        try:
+            seen = sighting(fields)
+        except EventDecodeError:
+            self._warn("the newest entry cannot be understood", stream)
+            return
+        if seen.stream == stream:
+            self._freshness[stream].see(seen.at, now)
+        else:
+            self._warn("an entry is not of its stream", stream)
 
     def _judge(self, now: float, monotonic: float) -> None:
         for name, ((exchange, product), feed) in self._feeds.items():
             labels = {"exchange": exchange, "product_id": product}
-            age, ratio = feed.freshness.age_seconds(now), feed.completeness.ratio(now)
+            age = feed.freshness.age_seconds(now)
+            # Of what is not read yet nobody can say what it lacks.
+            ratio = feed.completeness.ratio(min(now, self._read_until)) if self._read_until else None
             if age is not None:
                 self._age.labels(**labels).set(age)
             if ratio is not None:
@@ -279,18 +290,18 @@ class HealthMonitor:
 
     def _known(self, freshness: Freshness, now: float) -> bool:
         """Whether there can be a verdict: what was never seen may take its limit to come before it is missed."""
-        return (self._looked_back and freshness.seen) or now - self._started > freshness.limit_seconds
+        return (self._looked and freshness.seen) or now - self._started > freshness.limit_seconds
 
     async def _ask_service(self, url: str) -> Verdict:
         return await ask_service(self._http, url)
 
-    def _warn(self, message: str, **what: str) -> None:
-        held = self._throttle.admit(f"{message}:{sorted(what.items())}")
+    def _warn(self, message: str, stream: str) -> None:
+        held = self._throttle.admit(f"{message}:{stream}")
         if held is not None:
-            _log.warning(message, **what, lines_held_back=held)
+            _log.warning(message, stream=stream, lines_held_back=held)
 
 
-def _derived_streams(settings: HealthMonitorSettings) -> Mapping[str, Freshness]:
+def _derived_streams(settings: HealthMonitorSettings) -> dict[str, Freshness]:
     """What is made of market data and news, with each kind's limit."""
     assets = dict.fromkeys(product.partition("-")[0] for product in settings.products)
     limits = [
