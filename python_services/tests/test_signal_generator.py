@@ -3,13 +3,17 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from aggregation_support import bus_client
 from postgres_support import Database
 from services_support import ValkeyServer, eventually, value
 from signal_support import FORESEEABLE_SECONDS, PRODUCTS, RANDOM_WALK_SECONDS, generation, put_market
-from tradewatch.common.streams import SIGNALS_STREAM, Indicators, Signal, decode, encode, indicators_stream
+from tradewatch.common.events import Side
+from tradewatch.common.settings import SettingsError, load
+from tradewatch.common.streams import SIGNALS_STREAM, Indicators, Quote, Signal, decode, encode, indicators_stream
 from tradewatch.trading.signals.features import FEATURES
 from tradewatch.trading.signals.service import signal_id
+from tradewatch.trading.signals.settings import SignalGeneratorSettings
 
 CANDLES = 400
 
@@ -49,7 +53,7 @@ async def test_it_learns_signals_and_goes_on_after_a_kill(valkey: ValkeyServer, 
             (signal,) = await eventually(lambda: _signals(client))
             assert running.trainings("accepted") == 1
             stored = await database.fetch("SELECT count(*) AS rows, max(time) AS newest FROM feature_rows")
-            await eventually(lambda: running.service._pending == running.service._pending.__class__())
+            await eventually(lambda: not running.service._pending)
             await running.kill()
         (model,) = await database.fetch("SELECT version, active, metrics FROM models")
         assert model["active"]
@@ -86,3 +90,119 @@ async def test_a_random_walk_gives_no_model_and_no_signal(valkey: ValkeyServer, 
             assert not await _signals(client)
     (model,) = await database.fetch("SELECT active FROM models")
     assert not model["active"]
+
+
+async def test_stale_parts_and_few_sure_predictions_make_no_signal(valkey: ValkeyServer, database: Database) -> None:
+    old = {"indicators_max_age_seconds": "3600", "quote_max_age_seconds": "3600"}
+    async with bus_client(valkey) as client:
+        await put_market(client, 1, CANDLES, _end() - timedelta(seconds=600), FORESEEABLE_SECONDS)
+        async with generation(valkey, database, **old, min_confidence="1") as running:
+            await eventually(lambda: value(running.registry, "model_available") == 1)
+            await _now_again(client)
+            await eventually(lambda: running.suppressed("low_confidence") == 1)
+            assert (await running.service.check_indicators()).ok
+        sure = {"min_confidence": "0"}
+        for changed, reason in (
+            ({"indicators_max_age_seconds": "1"} | sure, "not_current"),
+            (old | {"quote_max_age_seconds": "300", "max_drift_score": "1"} | sure, "stale_quote"),
+            (old | sure | {"max_drift_score": "0"}, "drift"),
+            (old | sure | {"model_max_age_seconds": "0.001"}, "old_model"),
+            (old | sure | {"sentiment_max_age_seconds": "1"}, "missing_features"),
+        ):
+            async with generation(valkey, database, **changed) as running:
+                await eventually(lambda: running.service.caught_up)
+                if reason == "stale_quote":
+                    # Fresh enough at the candle's end, not any more now.
+                    running.service._settings = running.service._settings.model_copy(
+                        update={"quote_max_age_seconds": 1.0}
+                    )
+                before = running.suppressed(reason)
+                await _now_again(client)
+                await eventually(lambda: running.suppressed(reason) > before)  # noqa: B023
+        assert not await _signals(client)
+
+
+async def test_wrong_signals_silence_it_until_they_leave_the_window(valkey: ValkeyServer, database: Database) -> None:
+    settings = {"indicators_max_age_seconds": "3600", "quote_max_age_seconds": "3600", "min_confidence": "0"}
+    end = _end()
+    async with bus_client(valkey) as client:
+        await put_market(client, 1, CANDLES, end, FORESEEABLE_SECONDS)
+        quotes = [decode(Quote, fields) for _, fields in await client.xrange(f"quotes:{PRODUCTS[0]}")]
+        for quote, later in list(zip(quotes, quotes[10:], strict=False))[200:230]:
+            wrong = Side.SELL if later.mid >= quote.mid else Side.BUY
+            lifetime = timedelta(seconds=60)
+            signal = Signal(
+                signal_id(PRODUCTS[0], quote.time, "earlier"),
+                PRODUCTS[0],
+                wrong,
+                0.9,
+                quote.mid,
+                "earlier",
+                quote.time,
+                quote.time + lifetime,
+                "up",
+                quote.trace_id,
+            )
+            await client.xadd(SIGNALS_STREAM, dict(encode(signal)))
+        async with generation(valkey, database, **settings) as running:
+            await eventually(lambda: value(running.registry, "model_available") == 1)
+            await _now_again(client)
+            await eventually(lambda: running.suppressed("low_accuracy") == 1)
+            assert value(running.registry, "model_accuracy_ratio") == 0
+            assert value(running.registry, "model_accuracy_signals") == 30
+        async with generation(valkey, database, **settings, accuracy_window_seconds="30") as running:
+            await eventually(lambda: running.service.caught_up)
+            await _now_again(client)
+            await eventually(lambda: _count_is(client, 31))
+
+
+async def _count_is(client: Any, count: int) -> bool:
+    return bool(await client.xlen(SIGNALS_STREAM) == count)
+
+
+async def test_without_the_store_it_keeps_rows_and_stays_silent_and_an_altered_model_is_not_used(
+    valkey: ValkeyServer, database: Database
+) -> None:
+    settings = {"indicators_max_age_seconds": "3600", "quote_max_age_seconds": "3600", "min_confidence": "0"}
+    async with bus_client(valkey) as client:
+        await put_market(client, 1, CANDLES, _end(), FORESEEABLE_SECONDS)
+        async with generation(valkey, database, **settings) as running:
+            await eventually(lambda: value(running.registry, "model_available") == 1)
+            await database.fetch("ALTER TABLE feature_rows RENAME TO away")
+            await _now_again(client)
+            await eventually(lambda: not running.service._store_ok)
+            signals = await client.xlen(SIGNALS_STREAM)
+            await _now_again(client)
+            await eventually(lambda: running.suppressed("store_unavailable") == 1)
+            assert await client.xlen(SIGNALS_STREAM) == signals
+            await database.fetch("ALTER TABLE away RENAME TO feature_rows")
+            await eventually(lambda: running.service._store_ok)
+        (rows,) = await database.fetch("SELECT count(*) AS count FROM feature_rows")
+        (complete,) = await database.fetch("SELECT count(DISTINCT (product_id, time)) AS count FROM feature_rows")
+        assert rows["count"] == complete["count"] == 2 * (CANDLES - 49) + 2
+        await database.fetch("UPDATE models SET artifact = artifact || 'x'")
+        async with generation(
+            valkey, database, **settings, min_training_rows="5000", max_training_rows="5000"
+        ) as running:
+            await eventually(lambda: running.trainings("too_few_rows") == 1)
+            assert value(running.registry, "model_available") == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (
+            {"HORIZON_SECONDS": "90"},
+            "TRADEWATCH_HORIZON_SECONDS: must be a multiple of TRADEWATCH_SIGNAL_INTERVAL_SECONDS, 60",
+        ),
+        ({"MIN_CONFIDENCE": "nan"}, "TRADEWATCH_MIN_CONFIDENCE: "),
+        ({"MIN_TRAINING_ROWS": "500", "MAX_TRAINING_ROWS": "400"}, "TRADEWATCH_MIN_TRAINING_ROWS: 500 is above"),
+    ],
+)
+def test_a_bad_setting_is_one_line(changed: dict[str, str], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in ({"PRODUCTS": "BTC-USD"} | changed).items():
+        monkeypatch.setenv(f"TRADEWATCH_{name}", text)
+    with pytest.raises(SettingsError) as caught:
+        load(SignalGeneratorSettings)
+    assert len(caught.value.lines) == 1
+    assert caught.value.lines[0].startswith(line)

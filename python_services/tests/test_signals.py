@@ -23,7 +23,7 @@ def _trained(rows: list[FeatureRow]) -> Outcome:
     return training.train(data, HORIZON.total_seconds(), 300)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_a_market_that_can_be_foreseen_is_learnt_and_the_confidence_means_what_it_says(seed: int) -> None:
     rows = history(seed, FORESEEABLE_SECONDS, 900)
     past = [row for row in rows if row.time <= START + timedelta(seconds=450)]
@@ -42,7 +42,7 @@ def test_a_market_that_can_be_foreseen_is_learnt_and_the_confidence_means_what_i
     assert abs(np.mean(hits) - np.mean(said)) < 0.1
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_random_walk_is_refused(seed: int) -> None:
     outcome = _trained(history(seed, RANDOM_WALK_SECONDS, 450))
     assert not outcome.accepted
