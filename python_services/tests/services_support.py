@@ -14,10 +14,12 @@ from typing import Any
 
 import httpx
 from prometheus_client import CollectorRegistry
+from tradewatch.collectors.back_fill import BackFillLimits
 from tradewatch.collectors.exchanges import EXCHANGES
 from tradewatch.collectors.feed import FeedLimits
 from tradewatch.collectors.market_data_collector import MarketDataCollector
 from tradewatch.collectors.metrics import CollectionMetrics
+from tradewatch.collectors.past_trades import PastTrades
 from tradewatch.common import bus
 from tradewatch.common.backoff import Backoff
 from tradewatch.common.events import MarketDataEvent, Trade, decode, stream_name
@@ -225,7 +227,10 @@ async def collection(
     name: str = "coinbase",
     buffer_entries: int = 20_000,
     limits: FeedLimits | None = None,
+    rest_url: str | None = None,
+    back_fill_limits: BackFillLimits | None = None,
 ) -> AsyncIterator[Collection]:
+    """A collector; without a `rest_url` it fetches no missing trades."""
     registry = CollectorRegistry()
     liveness = Liveness()
     limits = limits or FeedLimits(frame_seconds=2.0)
@@ -234,15 +239,20 @@ async def collection(
         client, registry, liveness, max_length=100_000, buffer_entries=buffer_entries, backoff=Backoff(0.02, 0.2)
     )
     exchange = EXCHANGES[name](PRODUCTS)
+    metrics = CollectionMetrics(registry, exchange.name, PRODUCTS, exchange.event_channels)
+    past_trades = None if rest_url is None else PastTrades(exchange, rest_url, metrics)
     collector = MarketDataCollector(
         exchange,
         url,
         PRODUCTS,
-        CollectionMetrics(registry, exchange.name, PRODUCTS, exchange.event_channels),
+        metrics,
+        client,
         writer,
         liveness,
         limits,
         data_max_age_seconds=2.0,
+        past_trades=past_trades,
+        back_fill_limits=back_fill_limits,
         backoff=Backoff(0.05, 0.2),
     )
     stop = asyncio.Event()
@@ -254,6 +264,8 @@ async def collection(
         try:
             await asyncio.wait_for(task, 15)
         finally:
+            if past_trades is not None:
+                await past_trades.aclose()
             await client.aclose()
 
 

@@ -87,10 +87,17 @@ def _ticker(time: datetime) -> Ticker:
 
 
 def test_the_filter_knows_duplicates_and_lets_late_but_unseen_trades_through() -> None:
-    judge = EventFilter(("BTC-USD",), trade_window=3).judge
+    judge = EventFilter(("BTC-USD",)).judge
     assert [judge(_trade(trade_id)) for trade_id in ("1", "2", "4", "4")] == [None, None, None, "duplicate_trade"]
     assert judge(_trade("3")) is None, "the hole that a gap left"
-    assert judge(_trade("1")) is FilterReason.STALE_TRADE, "out of the window: seen or not, it is old"
+    assert judge(_trade("1")) is FilterReason.DUPLICATE_TRADE, "however long ago"
+
+
+def test_the_filter_remembers_what_an_earlier_process_forwarded() -> None:
+    known = EventFilter(("BTC-USD",))
+    known.remember("BTC-USD", [12, 10, 13])
+    judged = [known.judge(_trade(trade_id)) for trade_id in ("9", "10", "11", "11", "13", "14")]
+    assert judged == ["stale_trade", "duplicate_trade", None, "duplicate_trade", "duplicate_trade", None]
 
 
 def test_the_filter_refuses_older_tickers_and_impossible_times() -> None:
@@ -105,6 +112,6 @@ def test_the_filter_refuses_older_tickers_and_impossible_times() -> None:
 
 @given(st.lists(st.integers(1, 30), max_size=200))
 def test_no_order_of_trades_is_ever_forwarded_twice(ids: list[int]) -> None:
-    judge = EventFilter(("BTC-USD",), trade_window=5).judge
+    judge = EventFilter(("BTC-USD",)).judge
     forwarded = [trade_id for trade_id in ids if judge(_trade(str(trade_id))) is None]
     assert len(forwarded) == len(set(forwarded))

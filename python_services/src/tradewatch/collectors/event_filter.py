@@ -1,42 +1,39 @@
 """Keeps duplicates, late repeats and impossible times out of the streams."""
 
-from collections import deque
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from tradewatch.collectors.metrics import FilterReason
+from tradewatch.collectors.seen_ids import SeenIds
 from tradewatch.common.events import MarketDataEvent, Ticker, Trade
 
-TRADE_WINDOW = 4096
 # More than clocks of synchronised hosts differ by; an event from further ahead would hide that data has gone stale.
 MAX_AHEAD = timedelta(seconds=60)
 
 
 class _SeenTrades:
-    """The newest trade ids of a product.
+    """The trade ids of a product that have been forwarded.
 
-    Within the window an id is a duplicate or new; one below the window is too old to tell and counts as stale.
-    A trade that comes late but was not seen is let through, so a snapshot can fill the hole that a gap left.
+    A trade that comes late but was not seen is let through: it fills the hole that a gap left. What is at or below
+    the floor was dealt with by an earlier process.
     """
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._ids: set[int] = set()
-        self._order: deque[int] = deque()
-        self._forgotten = -1
+    def __init__(self) -> None:
+        self._ids = SeenIds()
+        self._floor = -1
+
+    def remember(self, trade_ids: Iterable[int]) -> None:
+        """Take the ids that were forwarded before the start, as far back as they are known."""
+        known = sorted(trade_ids)
+        self._floor = max(self._floor, known[0] if known else -1)
+        for trade_id in known:
+            self._ids.add(trade_id)
 
     def judge(self, trade_id: int) -> FilterReason | None:
         """None for a trade to forward, else why not."""
-        if trade_id in self._ids:
-            return FilterReason.DUPLICATE_TRADE
-        if trade_id <= self._forgotten:
+        if trade_id < self._floor:
             return FilterReason.STALE_TRADE
-        self._ids.add(trade_id)
-        self._order.append(trade_id)
-        if len(self._order) > self._size:
-            oldest = self._order.popleft()
-            self._ids.remove(oldest)
-            self._forgotten = max(self._forgotten, oldest)
-        return None
+        return None if self._ids.add(trade_id) else FilterReason.DUPLICATE_TRADE
 
 
 class EventFilter:
@@ -46,9 +43,13 @@ class EventFilter:
     judged by id. Either is refused when its time is more than MAX_AHEAD after its arrival.
     """
 
-    def __init__(self, products: tuple[str, ...], trade_window: int = TRADE_WINDOW) -> None:
-        self._trades = {product: _SeenTrades(trade_window) for product in products}
+    def __init__(self, products: tuple[str, ...]) -> None:
+        self._trades = {product: _SeenTrades() for product in products}
         self._tickers: dict[str, datetime] = {}
+
+    def remember(self, product_id: str, trade_ids: Iterable[int]) -> None:
+        """Take the ids of a product's trades that are on the bus already; older ones are stale from now on."""
+        self._trades[product_id].remember(trade_ids)
 
     def judge(self, event: MarketDataEvent) -> FilterReason | None:
         """None for an event to forward, else why not."""

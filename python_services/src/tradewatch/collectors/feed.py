@@ -11,7 +11,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 
 from tradewatch.collectors.exchanges.protocol import Exchange, Frame, FrameError, FrameReason
-from tradewatch.collectors.metrics import CollectionMetrics, FeedReason, ReconnectReason
+from tradewatch.collectors.metrics import CollectionMetrics, Endpoint, FeedReason, ReconnectReason, status_label
 from tradewatch.common.events import MarketDataEvent
 from tradewatch.common.logging import Throttle, get_logger
 
@@ -107,7 +107,7 @@ class Feed:
             status = "101"
             return connection
         except InvalidStatus as error:
-            status = _status_label(error.response.status_code)
+            status = status_label(error.response.status_code)
             raise
         except InvalidHandshake:
             raise
@@ -115,7 +115,7 @@ class Feed:
             status = "timeout"
             raise
         finally:
-            self._metrics.observe_handshake(time.perf_counter() - started, status, trace_id)
+            self._metrics.observe_request(Endpoint.WEBSOCKET, time.perf_counter() - started, status, trace_id)
 
     async def _receive(self, connection: ClientConnection) -> None:
         """Take frames until something is wrong, which is raised."""
@@ -201,10 +201,3 @@ class Feed:
         held = self._throttle.admit(reason.value)
         if held is not None:
             _log.warning("not forwarded", reason=reason.value, frame_length=size, lines_held_back=held)
-
-
-def _status_label(status: int) -> str:
-    """One of HANDSHAKE_STATUSES for an HTTP status."""
-    if status == 429:
-        return "429"
-    return {4: "4xx", 5: "5xx"}.get(status // 100, "other")

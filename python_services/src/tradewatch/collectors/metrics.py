@@ -37,7 +37,31 @@ class ReconnectReason(StrEnum):
     EXCHANGE_ERROR = "exchange_error"
 
 
-HANDSHAKE_STATUSES = ("101", "429", "4xx", "5xx", "other", "timeout", "error")
+class BackFillFailure(StrEnum):
+    """Why a request for past trades gave none, or why trades stayed missing."""
+
+    CONNECT = "connect"
+    TIMEOUT = "timeout"
+    RATE_LIMITED = "rate_limited"
+    HTTP_4XX = "http_4xx"
+    HTTP_5XX = "http_5xx"
+    HTTP_OTHER = "http_other"
+    TOO_LARGE = "too_large"
+    ENCODED = "encoded"
+    INVALID = "invalid"
+    EXCHANGE_ERROR = "exchange_error"
+    BUS = "bus"
+    INCOMPLETE = "incomplete"
+
+
+class Endpoint(StrEnum):
+    """What of an exchange is asked."""
+
+    WEBSOCKET = "websocket"
+    TRADES = "trades"
+
+
+REQUEST_STATUSES = ("101", "200", "429", "4xx", "5xx", "other", "timeout", "error")
 
 _EXCHANGE = "the configured exchange"
 _ERROR_REASONS = [*FrameReason, *ItemReason, *FilterReason, *FeedReason]
@@ -76,12 +100,12 @@ API_DURATION = Metric(
     "exchange_api_request_duration_seconds",
     "histogram",
     "Time of a request to the exchange; for the endpoint `websocket`, of the handshake. The exemplar is the "
-    "connection's trace id.",
+    "trace id of the connection or of the back-fill.",
     "seconds",
     {
         "exchange": _EXCHANGE,
-        "endpoint": "`websocket`",
-        "status": "the HTTP status: " + ", ".join(f"`{status}`" for status in HANDSHAKE_STATUSES),
+        "endpoint": _values(list(Endpoint)),
+        "status": "the HTTP status: " + ", ".join(f"`{status}`" for status in REQUEST_STATUSES),
     },
     (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
@@ -99,7 +123,31 @@ RECONNECTS = Metric(
     "connections",
     {"exchange": _EXCHANGE, "reason": _values(list(ReconnectReason))},
 )
-COLLECTION_METRICS = (MESSAGES, LAST_EVENT, ERRORS, API_DURATION, SEQUENCE_GAPS, RECONNECTS)
+BACKFILLED = Metric(
+    "market_data_backfilled_total",
+    "counter",
+    "Trades that the WebSocket left out and REST brought.",
+    "trades",
+    {"exchange": _EXCHANGE, "product_id": "a configured product"},
+)
+BACKFILL_FAILURES = Metric(
+    "market_data_backfill_failures_total",
+    "counter",
+    "Requests for missing trades that failed, by reason; `bus` counts starts that could not read which trades are on "
+    "the bus, `incomplete` holes that were given up with trades missing.",
+    "failures",
+    {"exchange": _EXCHANGE, "reason": _values(list(BackFillFailure))},
+)
+COLLECTION_METRICS = (
+    MESSAGES,
+    LAST_EVENT,
+    ERRORS,
+    API_DURATION,
+    SEQUENCE_GAPS,
+    RECONNECTS,
+    BACKFILLED,
+    BACKFILL_FAILURES,
+)
 
 
 class CollectionMetrics:
@@ -127,10 +175,25 @@ class CollectionMetrics:
             reason: reconnects.labels(exchange=exchange, reason=reason.value) for reason in ReconnectReason
         }
         self.gaps: Counter = SEQUENCE_GAPS.counter(registry).labels(exchange=exchange)
+        backfilled = BACKFILLED.counter(registry)
+        failures = BACKFILL_FAILURES.counter(registry)
+        self.backfilled: dict[str, Counter] = {
+            product: backfilled.labels(exchange=exchange, product_id=product) for product in products
+        }
+        self.backfill_failures: dict[BackFillFailure, Counter] = {
+            reason: failures.labels(exchange=exchange, reason=reason.value) for reason in BackFillFailure
+        }
         self._exchange = exchange
         self._durations = API_DURATION.histogram(registry)
 
-    def observe_handshake(self, seconds: float, status: str, trace_id: str) -> None:
-        """Note a WebSocket handshake; `status` is one of HANDSHAKE_STATUSES."""
-        series = self._durations.labels(exchange=self._exchange, endpoint="websocket", status=status)
+    def observe_request(self, endpoint: Endpoint, seconds: float, status: str, trace_id: str) -> None:
+        """Note a request to the exchange; `status` is one of REQUEST_STATUSES."""
+        series = self._durations.labels(exchange=self._exchange, endpoint=endpoint.value, status=status)
         series.observe(seconds, {"trace_id": trace_id})
+
+
+def status_label(status: int) -> str:
+    """One of REQUEST_STATUSES for an HTTP status."""
+    if status in (200, 429):
+        return str(status)
+    return {4: "4xx", 5: "5xx"}.get(status // 100, "other")

@@ -1,18 +1,30 @@
-"""Coinbase Advanced Trade market data over WebSocket.
+"""Coinbase Advanced Trade market data over WebSocket, and its past trades over REST.
 
 Source: https://docs.cdp.coinbase.com/coinbase-app/advanced-trade-apis/websocket/websocket-channels and the AsyncAPI
 description beside it. Every message has `channel`, `timestamp`, `sequence_num` and `events`; `client_id` is in the
-prose but not always on the wire, and `heartbeat_counter` is a number or a string, so neither is relied on.
+prose but not always on the wire, and `heartbeat_counter` is a number or a string, so neither is relied on. Past trades:
+`Get Public Market Trades` of the REST reference; newest first, and as in the channel the side is the maker's.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from tradewatch.collectors.exchanges.protocol import Frame, FrameError, FrameReason, ItemReason
+from tradewatch.collectors.exchanges.protocol import (
+    ExchangeRefusal,
+    Frame,
+    FrameError,
+    FrameReason,
+    Hole,
+    ItemReason,
+    TradesPage,
+    TradesRequest,
+)
 from tradewatch.collectors.exchanges.wire import (
+    NO_SEQUENCE,
     Rejected,
     read_error,
     read_items,
@@ -26,6 +38,7 @@ from tradewatch.collectors.exchanges.wire import (
 from tradewatch.common.events import MarketDataEvent, Side, Ticker, Trade, new_trace_id
 
 MAX_SEQUENCE = 2**63 - 1
+REST_PAGE_TRADES = 1000
 _MAKER_TO_TAKER = {"BUY": Side.SELL, "SELL": Side.BUY}
 
 
@@ -34,7 +47,11 @@ class Coinbase:
 
     name = "coinbase"
     websocket_url = "wss://advanced-trade-ws.coinbase.com"
+    rest_url = "https://api.coinbase.com"
+    # Ten public requests a second are allowed.
+    rest_interval_seconds = 0.2
     event_channels: tuple[str, ...] = ("ticker", "market_trades")
+    trade_channel = "market_trades"
 
     def __init__(self, products: tuple[str, ...]) -> None:
         self._products = products
@@ -81,6 +98,37 @@ class Coinbase:
         accepted, rejected = read_items(_items(events, items_name), lambda item: read(item, envelope))
         snapshot = any(isinstance(event, dict) and event.get("type") == "snapshot" for event in events)
         return Frame(channel, sequence, accepted, rejected, snapshot)
+
+    def trades_request(self, hole: Hole, cursor: str | None) -> TradesRequest:
+        """The newest trades up to a second, which is the cursor: pages go back in time."""
+        return TradesRequest(
+            f"/api/v3/brokerage/market/products/{hole.product_id}/ticker",
+            {
+                "limit": str(REST_PAGE_TRADES),
+                "start": str(math.floor(hole.after_time.timestamp())),
+                "end": cursor or str(_next_second(hole.before_time)),
+            },
+        )
+
+    def parse_trades(self, data: bytes, hole: Hole, received_time: datetime) -> TradesPage:
+        """Understand a page of trades. Raises FrameError or ExchangeRefusal, and nothing else whatever the bytes."""
+        message = read_object(data)
+        if "error" in message:
+            raise ExchangeRefusal(read_error(message.get("message")), rate_limited=False)
+        items = message.get("trades")
+        if not isinstance(items, list):
+            raise FrameError(FrameReason.INVALID_FRAME)
+        envelope = _Envelope(received_time, received_time, NO_SEQUENCE)
+
+        def read(item: dict[str, Any]) -> Trade:
+            trade = self._trade(item, envelope)
+            if trade.product_id != hole.product_id:
+                raise Rejected(ItemReason.UNKNOWN_PRODUCT)
+            return trade
+
+        trades, rejected = read_items(items, read)
+        reached = not trades or min(int(trade.trade_id) for trade in trades) <= hole.after_id + 1
+        return TradesPage(trades, rejected, None if reached else str(_next_second(trades[0].exchange_time)))
 
     def _ticker(self, item: dict[str, Any], envelope: "_Envelope") -> Ticker:
         best_bid = _optional(item, "best_bid", ItemReason.BAD_PRICE)
@@ -132,6 +180,11 @@ class _Envelope:
         self.time = time
         self.received_time = received_time
         self.sequence = sequence
+
+
+def _next_second(time: datetime) -> int:
+    """The exchange takes whole seconds only, so a range ends with the second that follows."""
+    return math.floor(time.timestamp()) + 1
 
 
 def _items(events: list[Any], name: str) -> Iterator[Any]:

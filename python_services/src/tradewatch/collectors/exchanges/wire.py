@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from tradewatch.collectors.exchanges.protocol import FrameError, FrameReason, ItemReason
 from tradewatch.common.events import MarketDataEvent, Trade
@@ -12,6 +12,10 @@ from tradewatch.common.fields import parse_number, parse_time
 
 MAX_TRADE_ID_DIGITS = 20
 MAX_ERROR_CHARACTERS = 200
+# What an event carries as its message's number where the exchange gives none.
+NO_SEQUENCE = 0
+
+EventT = TypeVar("EventT", bound=MarketDataEvent)
 
 
 class Rejected(Exception):
@@ -34,10 +38,10 @@ def read_object(data: str | bytes, number: Callable[[str], Any] | None = None) -
 
 
 def read_items(
-    items: Iterable[Any], read: Callable[[dict[str, Any]], MarketDataEvent]
-) -> tuple[tuple[MarketDataEvent, ...], tuple[ItemReason, ...]]:
+    items: Iterable[Any], read: Callable[[dict[str, Any]], EventT]
+) -> tuple[tuple[EventT, ...], tuple[ItemReason, ...]]:
     """The events of the items that `read` takes, in the order of time, and why it raised Rejected for the others."""
-    accepted: list[MarketDataEvent] = []
+    accepted: list[EventT] = []
     rejected: list[ItemReason] = []
     for item in items:
         try:
