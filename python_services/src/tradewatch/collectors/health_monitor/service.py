@@ -42,6 +42,8 @@ NAME = "health-monitor"
 MAX_DEPENDENCIES = 50
 JUDGE_SECONDS = 1.0
 LOOK_SECONDS = 2.0
+# Small, because heartbeats and checks are timed on the loop that a batch holds up.
+BATCH_ENTRIES = 200
 
 _DEPENDENCY_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _log = get_logger("health_monitor")
@@ -179,7 +181,9 @@ class HealthMonitor:
             timeout_seconds=settings.dependency_timeout_seconds,
         )
         self._http = new_client()
-        self._reader = StreamReader(reading, registry, liveness, tuple(self._feeds), sighting)
+        self._reader = StreamReader(
+            reading, registry, liveness, tuple(self._feeds), sighting, batch_entries=BATCH_ENTRIES
+        )
         self._age = metrics.DATA_AGE.gauge(registry)
         self._fresh = metrics.DATA_FRESH.gauge(registry)
         self._complete = metrics.DATA_COMPLETENESS.gauge(registry)
