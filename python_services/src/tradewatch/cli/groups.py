@@ -10,8 +10,10 @@ MODULES = {
     "orders": "tradewatch.cli.tables",
     "decisions": "tradewatch.cli.tables",
     "trace": "tradewatch.cli.trace",
+    "replay": "tradewatch.cli.replay",
 }
 MAX_ROWS = 10_000
+MAX_SPEED = 1_000_000.0
 _STORE = "Reads the store that TRADEWATCH_DATABASE_URL and TRADEWATCH_DATABASE_PASSWORD_FILE name."
 _CODES = "Exit codes: 0 done, 1 the store or a service failed, 2 wrong usage or configuration, 3 not found."
 
@@ -43,6 +45,16 @@ def add(commands: Any) -> None:
         listed.add_argument("--limit", type=_rows, default=20, help="at most so many rows (default: 20)")
     trace = commands.add_parser("trace", help="the whole story of one decision", description=_STORE, epilog=_CODES)
     trace.add_argument("id", metavar="ID", help="the decision's id, or a trace id")
+    replay = commands.add_parser(
+        "replay",
+        help="feed recorded market data through the pipeline",
+        description="Puts JSON lines of market data onto the bus that TRADEWATCH_VALKEY_URL and"
+        " TRADEWATCH_VALKEY_PASSWORD_FILE name, with their times moved to now. For labs and tests.",
+        epilog="Exit codes: 0 done, 1 a line was left out or the bus failed, 2 wrong usage or configuration.",
+    )
+    replay.add_argument("file", metavar="FILE", help="the recording, or - for standard input")
+    replay.add_argument("--speed", type=_speed, default=1.0, help="times as fast as recorded (default: 1)")
+    replay.add_argument("--force", action="store_true", help="also into a stream that a collector is writing")
     for command in (engage, release, status, positions, orders, decisions, trace):
         command.add_argument("--json", action="store_true", help="print JSON")
 
@@ -51,3 +63,13 @@ def _rows(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_ROWS):
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_ROWS}")
     return int(text)
+
+
+def _speed(text: str) -> float:
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed <= MAX_SPEED:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, at most {MAX_SPEED:g}")
+    return speed
