@@ -15,8 +15,9 @@ from tradewatch.trading.signals.metrics import SignalMetrics
 from tradewatch.trading.signals.settings import SignalGeneratorSettings
 from tradewatch.trading.signals.store import SignalStore, StoredModel
 
-# How soon it is tried again where there were too few rows or no store.
+# How soon it is tried again where there was too little history or no store.
 RETRY_SECONDS = 30.0
+_TOO_EARLY = (metrics.Training.TOO_FEW_ROWS, metrics.Training.TOO_FEW_BLOCKS)
 STORE_ERRORS = (*OUTAGE_ERRORS, asyncpg.PostgresError)
 
 _log = get_logger("trainer")
@@ -64,7 +65,7 @@ class Trainer:
         _log.info("trained", outcome=result.value, version=stored.version if stored else None, **outcome.metrics)
         if outcome.accepted:
             return stored, again
-        return None, soon if result is metrics.Training.TOO_FEW_ROWS else again
+        return None, soon if result in _TOO_EARLY else again
 
     def _train(self, rows: Sequence[FeatureRow]) -> training.Outcome:
         settings = self._settings
