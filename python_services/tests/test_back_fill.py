@@ -189,6 +189,26 @@ async def test_a_stop_forwards_what_is_held_back_and_the_next_start_fills_the_ho
         assert kept[-len(made) :] == made
 
 
+@pytest.mark.parametrize("exchange_name", sorted(EXCHANGES))
+async def test_a_restart_does_not_repeat_what_the_snapshot_repeats(valkey: ValkeyServer, exchange_name: str) -> None:
+    async with simulation(ticks_per_second=50) as exchange:
+        for _ in range(2):
+            async with collection(exchange.url_of(exchange_name), valkey, name=exchange_name) as running:
+                await running.more_events(30)
+                assert running.errors("duplicate_trade") + running.errors("stale_trade") == 0
+    for product in PRODUCTS:
+        ids = [trade.trade_id for trade in trades(await stored(valkey, product, exchange_name))]
+        assert len(ids) == len(set(ids))
+
+
+async def test_a_start_without_the_bus_is_counted_and_collects(valkey: ValkeyServer) -> None:
+    valkey.stop()
+    async with simulation() as exchange, collection(exchange.url, valkey, rest_url=exchange.rest_url) as running:
+        await running.more_events(50)
+        assert _failures(running, "bus") == 1
+        valkey.start()
+
+
 # The order and the exactness, without an exchange.
 
 
@@ -284,6 +304,17 @@ async def test_trades_that_merely_come_in_another_order_cost_no_request() -> Non
     source = _Pages([], 4, [])
     forwarded, _ = await _run_back_fill([[1, 3, 2, 4]], source, BackFillLimits(settle_seconds=0.005))
     assert (forwarded, source.calls) == ([1, 2, 3, 4], 0)
+
+
+async def test_a_trade_that_rest_does_not_have_keeps_the_others_from_nothing() -> None:
+    source = _Pages([one for one in range(1, 31) if one != 7], 50, [])
+    forwarded, registry = await _run_back_fill([[1, 2], [10]], source, BackFillLimits(settle_seconds=0.0, walks=2))
+    assert forwarded == [1, 2, 3, 4, 5, 6, 8, 9, 10]
+    assert source.calls == 2, "looked at again, since REST may lag behind, but not for ever"
+    labels = {"exchange": "coinbase", "product_id": "BTC-USD"}
+    assert value(registry, "market_data_backfilled_total", **labels) == 6, "the second look counts none twice"
+    labels = {"exchange": "coinbase", "reason": "incomplete"}
+    assert value(registry, "market_data_backfill_failures_total", **labels) == 1
 
 
 @pytest.mark.parametrize(
