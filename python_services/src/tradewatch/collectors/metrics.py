@@ -112,7 +112,7 @@ API_DURATION = Metric(
 SEQUENCE_GAPS = Metric(
     "market_data_sequence_gaps_total",
     "counter",
-    "Times that messages of a connection were missing; each is repaired by a new connection's snapshot.",
+    "Times that messages of a connection were missing; each is repaired by a new connection's snapshot and by REST.",
     "gaps",
     {"exchange": _EXCHANGE},
 )
