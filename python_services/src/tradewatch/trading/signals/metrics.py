@@ -133,6 +133,7 @@ class SignalMetrics:
         self.drift = DRIFT.gauge(registry)
         self.drift.set(float("nan"))
         self.age = AGE.gauge(registry)
+        self.age.set(float("nan"))
         self.available = AVAILABLE.gauge(registry)
         self.trainings = {outcome: trainings.labels(outcome=outcome.value) for outcome in Training}
         self.training_duration = TRAINING_DURATION.histogram(registry)
