@@ -76,11 +76,14 @@ class _Commands:
             self._running.discard(process)
 
     def end(self) -> None:
-        """Interrupt what runs, as a terminal would, and start nothing more until ``begin``."""
+        """End what runs, and start nothing more until ``begin``.
+
+        SIGTERM, because commands of a job in the background are started with SIGINT ignored.
+        """
         with self._lock:
             self._ended = True
             for process in self._running:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGTERM)
 
     def begin(self) -> None:
         with self._lock:
