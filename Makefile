@@ -39,8 +39,8 @@ PYTEST := @$(WITHIN) $(BIN)/python -m pytest
 test: machine $(READY)  ## Everything: lint, unit, contract, Molecule, end to end
 	$(PYTEST) -v --durations=30 $(LINT) $(UNIT) $(E2E) tests/k3s_contract tests/e2e/test_4_reset.py tests/molecule
 
-check: $(READY)  ## Lint and unit tests: under two minutes, no hosts
-	$(PYTEST) -q $(LINT) $(UNIT) --ignore=$(CHAOS)
+check: $(READY)  ## Lint and the unit tests that start no servers: two minutes, no hosts
+	$(PYTEST) -q -m "not servers" $(LINT) $(UNIT) --ignore=$(CHAOS)
 
 lint: $(READY)  ## The linters alone
 	$(PYTEST) -q $(LINT)

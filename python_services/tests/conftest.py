@@ -9,6 +9,14 @@ from postgres_support import Database, PostgresServer
 from services_support import ValkeyServer, valkey_binary
 
 _numbers = itertools.count(1)
+_SERVERS = {"valkey", "postgres", "database"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts a server, so that the quick checks can leave it out."""
+    for item in items:
+        if _SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.servers)
 
 
 @pytest.fixture
