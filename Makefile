@@ -34,7 +34,8 @@ UNIT := tests/unit tests/preflight python_services/tests
 # Minutes of kills and restarts: a part of `make test`, not of the quick checks.
 CHAOS := python_services/tests/chaos
 E2E := tests/e2e/test_1_main_job.py tests/e2e/test_2_trading.py tests/e2e/test_2_convergence.py tests/e2e/test_3_scaling.py tests/e2e/test_3_side_by_side.py
-PYTEST := @$(WITHIN) $(BIN)/python -m pytest
+# Not in pyproject.toml: the scenarios of Molecule run pytest without its cache, which does not know the option then.
+PYTEST := @$(WITHIN) $(BIN)/python -m pytest -o cache_dir=$(VENV)/tools/pytest
 
 test: machine $(READY)  ## Everything: lint, unit, contract, Molecule, end to end
 	$(PYTEST) -v --durations=30 $(LINT) $(UNIT) $(E2E) tests/k3s_contract tests/e2e/test_4_reset.py tests/molecule
