@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import socket
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ LABEL = "tradewatch.lab"
 LABEL_DIR = "tradewatch.lab.dir"
 BOOT_TIMEOUT_SECONDS = 60.0
 FIRST_HOST = 11
+SSH_PORT = 22
 # Small private ranges that home and office networks rarely use; the first free one is taken.
 SUBNETS = [f"10.{second}.{third}.0/24" for second in (213, 214) for third in range(0, 250)]
 # Four kubelets share one kernel: Debian's 128 inotify instances are too few.
@@ -85,6 +87,7 @@ def up(names: list[str]) -> Lab:
         for name in names:
             _wait_running(lab, name)
             _authorize(lab, name)
+            _wait_answering(name, addresses[name])
     _write(lab)
     return lab
 
@@ -216,6 +219,20 @@ def _wait_running(lab: Lab, host: str) -> None:
     except LabError as error:
         failed = str(error)
     raise LabError(f"host {host} is {state!r}, not running; failed units: {failed.strip() or 'none'}")
+
+
+def _wait_answering(host: str, address: str) -> None:
+    """Wait until sshd is reached: an address that another host had leads nowhere until that one is forgotten."""
+    deadline = time.monotonic() + BOOT_TIMEOUT_SECONDS
+    while True:
+        try:
+            with socket.create_connection((address, SSH_PORT), timeout=2):
+                return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                why = error.strerror or type(error).__name__
+                raise LabError(f"host {host} does not answer at {address} port {SSH_PORT}: {why}") from error
+        time.sleep(0.2)
 
 
 def _key() -> Path:
