@@ -12,7 +12,7 @@ EVERYWHERE = {"k3s-airgap-images-amd64"}
 BY_HOST = {
     "control-1": set(),
     "collectors-1": {"valkey", "tradewatch"},
-    "trading-1": {"tradewatch"},
+    "trading-1": {"postgresql", "tradewatch"},
     "analytics-1": {"prometheus", "tradewatch"},
 }
 
