@@ -23,10 +23,13 @@ PROC = Path("/proc/sys")
 BOOT_ID = "kernel/random/boot_id"
 # podman's own configuration, and below it its networks: the folder is there, and locking it writes nothing.
 LOCKED_FOLDER = Path("/etc/containers")
-SETTINGS = (
-    # Debian's and systemd's settings for the boot of a host.
+# Debian's and systemd's settings for the boot of a host.
+BOOT_SETTINGS = (
     *("fs.file-max", "fs.nr_open", "kernel.pid_max"),
     *("fs.protected_fifos", "fs.protected_hardlinks", "fs.protected_regular", "fs.protected_symlinks"),
+)
+SETTINGS = (
+    *BOOT_SETTINGS,
     # The lab's own, and the role host_baseline's.
     *("fs.inotify.max_user_instances", "fs.inotify.max_user_watches"),
     # The kubelet's.
