@@ -30,8 +30,8 @@ def test_reset_leaves_the_hosts_as_they_were_found(lab: LabUnderTest) -> None:
         assert lab.ssh(host, "ip -brief link").count("\n") == 2, "links other than lo and eth0"
         assert "10.42." not in lab.ssh(host, "ip route show table all")
         assert lab.ssh(host, "systemctl --failed --no-legend") == ""
-    # The other settings are the machine's. This one is raised by the lab itself, before the hosts are there; those of the
-    # hosts' boot go back with the last lab.
+    # The other settings are the machine's. This one is raised by the lab itself, before the hosts are there; those that
+    # the hosts' boot makes go back with the last lab.
     raised = "fs.inotify.max_user_instances"
     found = lab.kernel_found | {raised: str(max(int(lab.kernel_found[raised]), hosts.INOTIFY_INSTANCES))}
     now = kernel.values()
