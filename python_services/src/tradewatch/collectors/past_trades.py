@@ -1,7 +1,6 @@
 """Asking an exchange for past trades over REST, bounded in time and size."""
 
 import asyncio
-import math
 import time
 from datetime import UTC, datetime
 
@@ -10,8 +9,8 @@ import httpx
 import tradewatch
 from tradewatch.collectors.exchanges.protocol import Exchange, ExchangeRefusal, FrameError, Hole, TradesPage
 from tradewatch.collectors.metrics import BackFillFailure, CollectionMetrics, Endpoint, status_label
+from tradewatch.common.fetching import BodyEncoded, BodyTooLarge, read_bounded, retry_after_seconds
 
-MAX_RETRY_AFTER_SECONDS = 3600.0
 MAX_BODY_BYTES = 2 * 1024 * 1024
 REQUEST_SECONDS = 10.0
 # Coinbase answers public requests from a cache of a second unless told not to.
@@ -57,7 +56,11 @@ class PastTrades:
             ):
                 status = status_label(response.status_code)
                 _check(response)
-                body = await _read(response)
+                body = await read_bounded(response, MAX_BODY_BYTES)
+        except BodyEncoded as error:
+            raise RequestFailed(BackFillFailure.ENCODED, str(error)) from None
+        except BodyTooLarge as error:
+            raise RequestFailed(BackFillFailure.TOO_LARGE, str(error)) from None
         except (TimeoutError, httpx.TimeoutException):
             status = "timeout"
             raise RequestFailed(BackFillFailure.TIMEOUT, f"no answer within {REQUEST_SECONDS:g} s") from None
@@ -76,18 +79,6 @@ class PastTrades:
             raise RequestFailed(BackFillFailure.INVALID, error.reason.value) from None
 
 
-async def _read(response: httpx.Response) -> bytes:
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        # It was asked not to; a few kilobytes could unpack to gigabytes.
-        raise RequestFailed(BackFillFailure.ENCODED, "compressed although asked not to")
-    body = bytearray()
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise RequestFailed(BackFillFailure.TOO_LARGE, f"more than {MAX_BODY_BYTES} bytes")
-    return bytes(body)
-
-
 def _check(response: httpx.Response) -> None:
     status = response.status_code
     if status == httpx.codes.OK:
@@ -97,13 +88,4 @@ def _check(response: httpx.Response) -> None:
     else:
         by_class = {4: BackFillFailure.HTTP_4XX, 5: BackFillFailure.HTTP_5XX}
         reason = by_class.get(status // 100, BackFillFailure.HTTP_OTHER)
-    raise RequestFailed(reason, f"HTTP {status}", _retry_after(response.headers.get("Retry-After", "")))
-
-
-def _retry_after(text: str) -> float:
-    """Seconds of a `Retry-After` in that form, bounded; 0 for the other form (a date) and for nonsense."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        return 0.0
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS) if math.isfinite(seconds) else 0.0
+    raise RequestFailed(reason, f"HTTP {status}", retry_after_seconds(response))

@@ -1,7 +1,6 @@
 """Fetching one feed: conditional requests, bounded in time and size."""
 
 import asyncio
-import math
 from dataclasses import dataclass
 
 import httpx
@@ -10,9 +9,9 @@ import tradewatch
 from tradewatch.collectors.sentiment import articles
 from tradewatch.collectors.sentiment.articles import Article, FeedError
 from tradewatch.collectors.sentiment.metrics import FetchError
+from tradewatch.common.fetching import BodyEncoded, BodyTooLarge, read_bounded, retry_after_seconds
 
 MAX_REDIRECTS = 3
-MAX_RETRY_AFTER_SECONDS = 3600.0
 USER_AGENT = f"tradewatch/{tradewatch.__version__}"
 
 
@@ -67,7 +66,11 @@ class Feed:
                     if response.status_code == httpx.codes.NOT_MODIFIED:
                         return None
                     _check(response)
-                    body = await self._body(response)
+                    body = await read_bounded(response, self._limits.max_bytes)
+        except BodyEncoded as error:
+            raise FetchFailed(FetchError.ENCODED, str(error)) from None
+        except BodyTooLarge as error:
+            raise FetchFailed(FetchError.TOO_LARGE, str(error)) from None
         except (TimeoutError, httpx.TimeoutException):
             raise FetchFailed(FetchError.TIMEOUT, f"no answer within {self._limits.seconds:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -85,17 +88,6 @@ class Feed:
         }
         return found
 
-    async def _body(self, response: httpx.Response) -> bytes:
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            # It was asked not to; a few kilobytes could unpack to gigabytes.
-            raise FetchFailed(FetchError.ENCODED, "compressed although asked not to")
-        body = bytearray()
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > self._limits.max_bytes:
-                raise FetchFailed(FetchError.TOO_LARGE, f"more than {self._limits.max_bytes} bytes")
-        return bytes(body)
-
 
 def _check(response: httpx.Response) -> None:
     status = response.status_code
@@ -105,13 +97,4 @@ def _check(response: httpx.Response) -> None:
         reason = FetchError.HTTP_429
     else:
         reason = {4: FetchError.HTTP_4XX, 5: FetchError.HTTP_5XX}.get(status // 100, FetchError.HTTP_OTHER)
-    raise FetchFailed(reason, f"HTTP {status}", _retry_after(response.headers.get("Retry-After", "")))
-
-
-def _retry_after(text: str) -> float:
-    """Seconds of a `Retry-After` in that form, bounded; 0 for the other form (a date) and for nonsense."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        return 0.0
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS) if math.isfinite(seconds) else 0.0
+    raise FetchFailed(reason, f"HTTP {status}", retry_after_seconds(response))
