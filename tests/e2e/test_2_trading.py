@@ -39,6 +39,15 @@ async def main():
 
 asyncio.run(main())
 """
+# In the news simulator's pod: headlines that speak for the product's asset, in every feed.
+GOOD_NEWS = """
+import json, sys, urllib.request
+fault = {"fault": "extreme", "tone": "positive", "asset": sys.argv[1], "count": 50, "seconds": 3600}
+request = urllib.request.Request(
+    "http://127.0.0.1:8080/faults", json.dumps(fault).encode(), {"Content-Type": "application/json"}
+)
+print(urllib.request.urlopen(request, timeout=10).status)
+"""
 STATE = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/state', timeout=10).read().decode())"
 FINAL = {"filled", "partially_filled", "cancelled", "rejected", "denied_risk", "denied_llm", "expired", "failed"}
 
@@ -77,11 +86,16 @@ def details(told: dict[str, Any], source: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def traded(lab: LabUnderTest) -> dict[str, Any]:
-    """The story of a decision that ended in a fill at the exchange.
+def good_news(lab: LabUnderTest) -> None:
+    """The news speaks for the product: the language model's stand-in denies a signal that the news contradicts."""
+    asset = PRODUCT.split("-")[0]
+    in_pod(lab, "news-simulator", "python3", "-c", GOOD_NEWS, asset, namespace="crypto-collectors")
+    wait(lambda: lab.query(f'sentiment_score{{asset="{asset}"}} > 0'), f"good news of {asset}", 180)
 
-    The language model's stand-in may deny one when the news is bad: that is its task, so a few are tried.
-    """
+
+@pytest.fixture(scope="module")
+def traded(lab: LabUnderTest, good_news: None) -> dict[str, Any]:
+    """The story of a decision that ended in a fill at the exchange: of a few, as the price may run away from one."""
     for _ in range(5):
         told = story(lab, send_signal(lab)["decision_id"])
         if state_of(told) == "filled":
