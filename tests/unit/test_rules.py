@@ -1,0 +1,304 @@
+"""Prometheus' rules: each fires when it should and not when it should not, and says what to do."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lab.bundle import golang
+from plugins.filter.rules import tradewatch_rule_thresholds, tradewatch_rules
+from tests import rules
+from tests.commands import REPOSITORY
+
+FOLDER = rules.RuleFolder(REPOSITORY / "files/rules")
+PAGES = REPOSITORY / "docs/runbooks"
+METRICS = rules.documented_metrics((REPOSITORY / "docs/metrics.md").read_text())
+GOOD = {"value": 30, "unit": "seconds", "reason": "because"}
+
+
+def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    program = golang.binary("prometheus", "github.com/prometheus/prometheus/cmd/promtool", "promtool")
+    return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("rules")
+    FOLDER.write(target)
+    return target
+
+
+def test_promtool_takes_every_file(rendered: Path) -> None:
+    checked = promtool("check", "rules", "--lint=all", "--lint-fatal", *sorted(rendered.glob("*.yml")))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("area", FOLDER.areas)
+def test_alerts_fire_and_stay_silent(rendered: Path, area: str) -> None:
+    tested = promtool("test", "rules", rendered / "tests" / f"{area}_test.yml")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_tests_belong_to_a_file() -> None:
+    assert {path.stem for path in (FOLDER.folder / "tests").iterdir()} == {f"{area}_test" for area in FOLDER.areas}
+
+
+def test_names() -> None:
+    assert not list(rules.naming_problems(FOLDER.rules))
+
+
+def test_every_alert_states_what_people_need() -> None:
+    assert not [problem for alert in FOLDER.alerts for problem in rules.statement_problems(alert)]
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+    assert not list(rules.runbook_problems(FOLDER.alerts, PAGES))
+
+
+def test_every_alert_is_seen_to_fire_and_to_stay_silent() -> None:
+    assert not list(rules.coverage_problems(FOLDER))
+
+
+def test_every_metric_is_exported() -> None:
+    assert not list(rules.metric_problems(FOLDER.rules, METRICS))
+
+
+def test_index_is_current() -> None:
+    """After an edit of the rules: python -m tests.rules > docs/runbooks/README.md"""
+    assert (PAGES / "README.md").read_text() == rules.index(FOLDER.alerts)
+
+
+# The filter.
+
+
+def test_thresholds_are_filled_in_and_templates_stay() -> None:
+    text = "expr: x > ${limit}\ndescription: '{{ $value }} of {{ $labels.exchange }} is over ${limit} $limit'"
+    filled = tradewatch_rules(text, {"limit": 1e-06})
+    assert filled == "expr: x > 0.000001\ndescription: '{{ $value }} of {{ $labels.exchange }} is over 0.000001 $limit'"
+
+
+def test_a_name_without_a_value_is_named() -> None:
+    with pytest.raises(ValueError, match=r"data\.yml: \$\{limti\} has no value, did you mean limit\?"):
+        tradewatch_rules("expr: x > ${limti}", {"limit": 1}, "data.yml")
+
+
+def test_a_file_that_is_no_yaml_is_named() -> None:
+    with pytest.raises(ValueError, match=r"data\.yml: not YAML"):
+        tradewatch_rules("groups: [", {}, "data.yml")
+
+
+def test_overrides_replace_defaults() -> None:
+    table = {"limit": GOOD, "wait": {**GOOD, "value": "5m"}}
+    texts = ["x > ${limit}", "for: ${wait} ${runbooks_url}"]
+    assert tradewatch_rule_thresholds(table, texts) == {"limit": 30, "wait": "5m"}
+    assert tradewatch_rule_thresholds(table, texts, {"wait": "1h30m"}) == {"limit": 30, "wait": "1h30m"}
+
+
+@pytest.mark.parametrize(
+    ("table", "overrides", "said"),
+    [
+        ({"limit": GOOD}, {"limits": 1}, "there is no threshold limits, did you mean limit?"),
+        ({"limit": GOOD, "other": GOOD}, {}, "threshold other is used by no rule"),
+        ({"limit": GOOD}, {"limit": "5m"}, "threshold limit: '5m' is not a number, as 30 is"),
+        ({"limit": GOOD}, {"limit": True}, "threshold limit: True is not a number"),
+        ({"limit": GOOD}, {"limit": "0 or vector(1)"}, "is not a number"),
+        ({"limit": GOOD}, {"limit": float("nan")}, "threshold limit: nan is not a number"),
+        ({"limit": {"value": 1}}, {}, "threshold limit does not have exactly value, unit and reason"),
+        ({"limit": 30}, {}, "threshold limit does not have exactly value, unit and reason"),
+        ({"limit": {**GOOD, "value": "5 minutes"}}, {}, "threshold limit: '5 minutes' is neither"),
+        ({"limit": {**GOOD, "value": ""}}, {}, "threshold limit: '' is neither"),
+    ],
+)
+def test_wrong_thresholds_are_named(table: dict[str, object], overrides: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011
+        tradewatch_rule_thresholds(table, ["x > ${limit}"], overrides)  # type: ignore[arg-type]
+    assert said in str(raised.value)
+
+
+# The checks, each on a folder with one fault.
+
+RULE = """
+groups:
+  - name: area
+    rules:
+      - record: product:lag_seconds:max
+        expr: max by (product_id) (lag_seconds{job="kubernetes-pods-metrics"})
+      - alert: LagHigh
+        expr: product:lag_seconds:max > ${limit} and on () up{job="prometheus"} == 1
+        labels: {severity: warning, team: data}
+        annotations:
+          summary: A lag is high
+          description: "{{ $labels.product_id }} lags {{ $value }} s, over ${limit} s."
+          runbook_url: ${runbooks_url}/LagHigh.md
+          dashboard_url: ${dashboards_url}/d/unified-system
+"""
+TEST = """
+rule_files: [../area.yml]
+tests:
+  - interval: 1m
+    input_series:
+      - {series: 'lag_seconds{job="kubernetes-pods-metrics", product_id="BTC-USD"}', values: "10 40"}
+      - {series: 'up{job="prometheus"}', values: "1 1"}
+    alert_rule_test:
+      - {alertname: LagHigh, eval_time: 0m, exp_alerts: []}
+      - alertname: LagHigh
+        eval_time: 1m
+        exp_alerts:
+          - exp_labels: {product_id: BTC-USD}
+            exp_annotations: {description: "BTC-USD lags 40 s, over 30 s."}
+"""
+PAGE = """# LagHigh
+
+## What it means
+
+A lag.
+
+## What you see
+
+Old data.
+
+## Look
+
+```console
+$ one
+1
+$ two
+2
+$ three
+3
+```
+
+## End it
+
+Wait.
+
+## Tell
+
+Data.
+"""
+
+
+def made(folder: Path, rule: str = RULE, test: str = TEST, page: str = PAGE) -> rules.RuleFolder:
+    (folder / "tests").mkdir()
+    (folder / "pages").mkdir()
+    (folder / "thresholds.yml").write_text(yaml.safe_dump({"limit": GOOD}))
+    (folder / "area.yml").write_text(rule)
+    (folder / "tests/area_test.yml").write_text(test)
+    (folder / "pages/LagHigh.md").write_text(page)
+    return rules.RuleFolder(folder)
+
+
+def problems(folder: rules.RuleFolder) -> list[str]:
+    documented = rules.documented_metrics("| `lag_seconds` | gauge | seconds | none | A lag. |\n")
+    return [
+        *rules.naming_problems(folder.rules),
+        *(problem for alert in folder.alerts for problem in rules.statement_problems(alert)),
+        *rules.runbook_problems(folder.alerts, folder.folder / "pages"),
+        *rules.coverage_problems(folder),
+        *rules.metric_problems(folder.rules, documented),
+    ]
+
+
+def test_a_good_folder_has_no_problem(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    assert problems(folder) == []
+    target = tmp_path / "rendered"
+    folder.write(target)
+    tested = promtool("test", "rules", target / "tests/area_test.yml")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_a_wrong_expectation_is_red(tmp_path: Path) -> None:
+    folder = made(tmp_path, test=TEST.replace("lags 40 s", "lags 41 s"))
+    folder.write(tmp_path / "rendered")
+    assert promtool("test", "rules", tmp_path / "rendered/tests/area_test.yml").returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("alert: LagHigh", "alert: lag_high", "area: lag_high is not CamelCase"),
+        ("product:lag_seconds:max", "lag_seconds_max", "area: lag_seconds_max is not level:metric:operation"),
+        ("severity: warning", "severity: bad", "LagHigh: severity is none of critical, warning, info"),
+        (", team: data", "", "LagHigh: team is none of data, devops, management, trading"),
+        ("A lag is high", "'{{ $value }}'", "LagHigh: the summary is not static"),
+        ("summary: A lag is high", "note: A lag is high", "LagHigh: no summary"),
+        ("          description:", "          note:", "LagHigh: no description"),
+        ("/LagHigh.md", "/LagHeigh.md", "LagHigh: runbook_url is not ${runbooks_url}/LagHigh.md"),
+        ("/d/unified-system", "/d/mine", "LagHigh: dashboard_url is not ${dashboards_url}/d/"),
+        ("lag_seconds{job=", "lags_seconds{job=", "product:lag_seconds:max: nobody exports lags_seconds"),
+        ('{job="kubernetes-pods-metrics"}', "", 'lag_seconds without job="kubernetes-pods-metrics"'),
+        ("product:lag_seconds:max >", "product:lag_seconds:min >", "nobody exports product:lag_seconds:min"),
+    ],
+)
+def test_a_fault_in_a_rule_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in RULE
+    found = problems(made(tmp_path, rule=RULE.replace(old, new)))
+    assert any(said in problem for problem in found), found
+
+
+def test_an_alert_of_a_name_that_is_taken_is_named(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    (tmp_path / "again.yml").write_text(RULE)
+    assert "the alert LagHigh is there 2 times" in problems(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("exp_alerts: []", "exp_alerts: [{}]", "LagHigh: no test in which it stays silent"),
+        ("eval_time: 1m\n        exp_alerts:", "eval_time: 1m\n        ignored:", "LagHigh: no test in which it fires"),
+        ('up{job="prometheus"}', 'up{job="node"}', "LagHigh: its silent tests lack series that it selects: up"),
+        ("lag_seconds{", "lag{", "LagHigh: its silent tests lack series that it selects: lag_seconds"),
+        ("alertname: LagHigh,", "alertname: LagLow,", "area_test.yml: no alert LagLow"),
+    ],
+)
+def test_a_fault_in_a_test_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in TEST
+    found = problems(made(tmp_path, test=TEST.replace(old, new)))
+    assert any(said in problem for problem in found), found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("# LagHigh", "# Lag", "LagHigh.md: its title is not LagHigh"),
+        ("## Tell", "## Call", "LagHigh.md: its sections are not What it means"),
+        ("\nWait.\n", "\n", "LagHigh.md: nothing under End it"),
+        ("$ two\n2\n", "", "LagHigh.md: not 3 commands under Look"),
+        ("$ two\n2\n", "$ two\n", "LagHigh.md: a command under Look without the output to expect"),
+    ],
+)
+def test_a_fault_in_a_page_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in PAGE
+    found = problems(made(tmp_path, page=PAGE.replace(old, new)))
+    assert any(said in problem for problem in found), found
+
+
+def test_pages_and_alerts_that_miss_each_other_are_named(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    (tmp_path / "pages/LagHigh.md").rename(tmp_path / "pages/LagLow.md")
+    found = problems(folder)
+    assert "LagHigh: no page LagHigh.md in docs/runbooks" in found
+    assert "LagLow.md: no alert of that name" in found
+
+
+def test_selectors_of_an_expression() -> None:
+    expr = """
+    # a comment with a_name{x="y"}
+    sum by (le, stage) (rate(a_seconds_bucket{job=~"x|y", stage!="llm"}[5m] offset 1h)) > bool 1e9
+      and on (product_id) group_left (exchange) level:b:max or absent(c) unless -d @ end() == 0x1F
+    """
+    assert rules.selectors(expr) == [
+        rules.Selector("a_seconds_bucket", (("job", "=~", "x|y"), ("stage", "!=", "llm"))),
+        rules.Selector("level:b:max"),
+        rules.Selector("c"),
+        rules.Selector("d"),
+    ]
+
+
+def test_the_index_names_every_alert(tmp_path: Path) -> None:
+    assert "| [LagHigh](LagHigh.md) | area | warning | data | A lag is high |" in rules.index(made(tmp_path).alerts)
