@@ -1,4 +1,4 @@
-"""Measure the figures of docs/benchmarks.md in a lab of their own, beside the user's (`make bench`)."""
+"""Measure the figures of docs/benchmarks.md (`make bench`); the lab's in a lab of their own, beside the user's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,8 +23,9 @@ from tests.commands import REPOSITORY, run
 # `make lab-down` leaves what is below the tests' folder alone.
 BENCH_LAB = REPOSITORY / ".lab" / paths.TESTS_LABS / "bench"
 COLD_CACHE = REPOSITORY / ".lab" / paths.TESTS_LABS / "bench-cache"
+TRADING = REPOSITORY / "python_services/tests/bench_trading.py"
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+BEGIN, END = "<!-- bench:{part}:begin -->", "<!-- bench:{part}:end -->"
 CGROUPS = Path("/sys/fs/cgroup")
 GIB = 1024**3
 TIMEOUT_SECONDS = 3600.0
@@ -117,15 +118,16 @@ def markdown(figures: Sequence[Figure], when: datetime, machine_line: str) -> st
     return "\n".join(lines)
 
 
-def between_markers(page: str, section: str) -> str:
-    """``page`` with ``section`` in the place of what stands between the markers.
+def between_markers(page: str, part: str, section: str) -> str:
+    """``page`` with ``section`` in the place of what stands between the markers of ``part``.
 
     Raises:
         ValueError: the page has not exactly one of each marker, in order.
     """
-    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        raise ValueError(f"the page needs one {BEGIN} and then one {END}")
-    return f"{page[: page.index(BEGIN) + len(BEGIN)]}\n{section}\n{page[page.index(END) :]}"
+    begin, end = BEGIN.format(part=part), END.format(part=part)
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+        raise ValueError(f"the page needs one {begin} and then one {end}")
+    return f"{page[: page.index(begin) + len(begin)]}\n{section}\n{page[page.index(end) :]}"
 
 
 def timed(*argv: str, env: dict[str, str]) -> tuple[str, float]:
@@ -147,8 +149,8 @@ def clean_lab(env: dict[str, str], *, keep: bool) -> Iterator[None]:
             run("python", "-m", "lab", "down", env=env)
 
 
-def measure(*, cold: bool, keep: bool) -> list[Figure]:
-    """Run everything that is measured, in order."""
+def measure_lab(*, cold: bool, keep: bool) -> list[Figure]:
+    """Deploy a lab, and deploy it again."""
     env = {"TRADEWATCH_LAB_DIR": str(BENCH_LAB), "ANSIBLE_NOCOLOR": "1"}
     figures = []
     if cold:
@@ -183,6 +185,35 @@ def measure(*, cold: bool, keep: bool) -> list[Figure]:
     return figures
 
 
+def measure_trading() -> list[Figure]:
+    """Run the trading system's own measurement: processes of this machine, no lab."""
+    output, _ = timed("python", "-W", "ignore", str(TRADING), env={})
+    return trading_figures(output.splitlines()[-1])
+
+
+def trading_figures(measured: str) -> list[Figure]:
+    """The lines of what `bench_trading.py` printed."""
+    answer = json.loads(measured)
+    figures = []
+    for rate in answer["rates"]:
+        ticks = rate["ticks_per_second"]
+        value = f"p50 {rate['p50_ms']} ms, p99 {rate['p99_ms']} ms ({rate['orders']} orders)"
+        figures.append(Figure(f"tick to order at {ticks} ticks/s", value, "p99 under 250 ms" if ticks == 1_000 else ""))
+        kept = "keeps up" if rate["keeps_up"] else "does not keep up"
+        value = f"{rate['events_per_second']} events/s, aggregator {rate['lag_seconds']} s behind: {kept}"
+        figures.append(Figure(f"collector and aggregator at {ticks} ticks/s", value))
+        figures.append(Figure(f"cores used at {ticks} ticks/s", listed(rate["cores"], "")))
+        figures.append(Figure(f"memory of the services at {ticks} ticks/s", listed(rate["resident_mib"], " MiB")))
+    figures.append(Figure("ready again after a SIGKILL", listed(answer["recovery_seconds"], " s")))
+    return figures
+
+
+def listed(values: dict[str, float], unit: str) -> str:
+    """``name 1.5 s, other 2 s``, the largest first."""
+    ordered = sorted(values.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {value}{unit}" for name, value in ordered)
+
+
 def bench_name(env: dict[str, str]) -> str:
     """The name of the lab below ``env``'s lab directory, as the lab itself makes it."""
     answer = run("python", "-c", "from lab import paths; print(paths.lab_name())", env=env)
@@ -190,25 +221,35 @@ def bench_name(env: dict[str, str]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print the table, and write it into the page when asked to."""
+    """Measure, print the tables, and write them into the page when asked to."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)}; all by default")
     parser.add_argument("--cold", action="store_true", help="also time `make lab` with an empty cache (half an hour)")
-    parser.add_argument("--write", action="store_true", help="replace the table in docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="replace the parts' tables in docs/benchmarks.md")
     parser.add_argument("--keep", action="store_true", help="leave the lab and the cold cache standing")
     options = parser.parse_args(arguments)
+    unknown = [part for part in options.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"unknown part: {', '.join(unknown)}; known: {', '.join(PARTS)}")
     try:
-        section = markdown(measure(cold=options.cold, keep=options.keep), datetime.now(UTC), machine())
+        for part in options.parts or PARTS:
+            section = markdown(PARTS[part](options), datetime.now(UTC), machine())
+            print(section, end="\n\n")
+            if options.write:
+                PAGE.write_text(between_markers(PAGE.read_text(), part, section))
     except (AssertionError, subprocess.TimeoutExpired) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     finally:
         if options.cold and not options.keep:
             shutil.rmtree(COLD_CACHE, ignore_errors=True)
-    print(section)
-    if options.write:
-        PAGE.write_text(between_markers(PAGE.read_text(), section))
     return 0
 
+
+PARTS: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
+    "lab": lambda options: measure_lab(cold=options.cold, keep=options.keep),
+    "trading": lambda _: measure_trading(),
+}
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -105,6 +105,11 @@ class PostgresServer:
         pid_file = self._data / "postmaster.pid"
         pid_file.unlink(missing_ok=True)
 
+    def crash(self) -> None:
+        """Kill it and start it again at once."""
+        self.kill()
+        self.start()
+
     def migrate(self) -> Database:
         """Make a database and bring its schema up to date."""
 

@@ -97,6 +97,12 @@ class ValkeyServer:
             self._process.wait(10)
             self._process = None
 
+    def crash(self) -> None:
+        """Kill it and start it again at once."""
+        self.signal(9)
+        self.stop()
+        self.start()
+
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -53,19 +54,50 @@ def test_a_file_with_two_names_counts_once(tmp_path: Path) -> None:
     assert bench.size_bytes(tmp_path) == 5
 
 
+BEGIN, END = "<!-- bench:lab:begin -->", "<!-- bench:lab:end -->"
+
+
 def test_the_table_replaces_what_stands_between_the_markers_and_nothing_else() -> None:
     section = bench.markdown([bench.Figure("runs", "3 s", "under 4 s")], datetime(2026, 1, 2, tzinfo=UTC), "2 cores")
-    page = bench.between_markers(f"above\n{bench.BEGIN}\nold\n{bench.END}\nbelow\n", section)
+    page = bench.between_markers(f"above\n{BEGIN}\nold\n{END}\nbelow\n", "lab", section)
     assert "old" not in page
-    assert page.startswith(f"above\n{bench.BEGIN}\nMeasured on 2026-01-02: 2 cores.\n")
-    assert page.endswith(f"| runs | 3 s | under 4 s |\n{bench.END}\nbelow\n")
-    assert bench.between_markers(page, section) == page
+    assert page.startswith(f"above\n{BEGIN}\nMeasured on 2026-01-02: 2 cores.\n")
+    assert page.endswith(f"| runs | 3 s | under 4 s |\n{END}\nbelow\n")
+    assert bench.between_markers(page, "lab", section) == page
 
 
 def test_a_page_without_markers_is_not_written() -> None:
     with pytest.raises(ValueError, match="needs one"):
-        bench.between_markers("no markers", "table")
+        bench.between_markers("no markers", "lab", "table")
 
 
-def test_the_page_has_its_markers() -> None:
-    assert "Measured on" in bench.between_markers(bench.PAGE.read_text(), "Measured on")
+@pytest.mark.parametrize("part", bench.PARTS)
+def test_the_page_has_its_markers(part: str) -> None:
+    assert "Measured on" in bench.between_markers(bench.PAGE.read_text(), part, "Measured on")
+
+
+def test_an_unknown_part_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(["weather"])
+    assert "unknown part: weather; known: lab, trading" in capsys.readouterr().err
+
+
+def test_the_figures_of_trading_are_lines_of_the_table() -> None:
+    rate = {
+        "ticks_per_second": 1000,
+        "events_per_second": 1990,
+        "orders": 300,
+        "p50_ms": 20,
+        "p99_ms": 80,
+        "lag_seconds": 0.1,
+        "keeps_up": True,
+        "cores": {"market-data-collector": 0.3, "market-data-aggregator": 0.5},
+        "resident_mib": {"market-data-collector": 50},
+    }
+    lines = bench.trading_figures(json.dumps({"rates": [rate], "recovery_seconds": {"valkey": 1.5}}))
+    assert lines[0] == bench.Figure(
+        "tick to order at 1000 ticks/s", "p50 20 ms, p99 80 ms (300 orders)", "p99 under 250 ms"
+    )
+    assert lines[1].value == "1990 events/s, aggregator 0.1 s behind: keeps up"
+    assert lines[2].value == "market-data-aggregator 0.5, market-data-collector 0.3"
+    assert lines[-1].value == "valkey 1.5 s"

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import World
 from postgres_support import PostgresServer
 from services_support import ValkeyServer
+from world import World
 
 SEED = 20_261_123
 

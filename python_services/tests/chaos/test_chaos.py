@@ -10,10 +10,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from harness import KILLED, PRODUCTS, START_CASH, World
 from services_support import eventually
 from tradewatch.trading.identity import client_order_id
 from tradewatch.trading.orchestrator.machine import FINAL
+from world import PRODUCTS, START_CASH, TRADING, World
 
 SIGNALS = int(os.environ.get("TRADEWATCH_CHAOS_SIGNALS", "2000"))
 PER_SECOND = float(os.environ.get("TRADEWATCH_CHAOS_SIGNALS_PER_SECOND", "25"))
@@ -47,7 +47,7 @@ async def test_nothing_is_lost_and_nothing_happens_twice(world: World) -> None:
     await _assert_audit_has_no_hole(world, decisions)
     await _assert_one_order_a_decision(world, decisions)
     await eventually(lambda: _positions_agree(world), 30)
-    assert set(world.harm) >= {*KILLED, "valkey", "postgres", "exchange"} or SIGNALS < 1000
+    assert set(world.harm) >= {*TRADING, "valkey", "postgres", "exchange"} or SIGNALS < 1000
 
 
 async def _assert_audit_has_no_hole(world: World, decisions: list[Any]) -> None:

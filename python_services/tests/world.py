@@ -11,6 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -27,7 +28,8 @@ from tradewatch.common.streams import SIGNALS_STREAM, Quote, Sentiment, Signal, 
 from valkey.exceptions import ValkeyError
 
 PRODUCTS = ("BTC-USD", "ETH-USD", "SOL-USD", "XRP-USD", "ADA-USD", "DOGE-USD")
-KILLED = ("llm-simulator", "llm-validator", "risk-manager", "trade-executor", "trade-orchestrator")
+MARKET = ("market-data-collector", "market-data-aggregator")
+TRADING = ("llm-simulator", "llm-validator", "risk-manager", "trade-executor", "trade-orchestrator")
 START_CASH = Decimal(10_000_000)
 SIGNAL_SECONDS = 60
 _ORDERS_PATH = "/api/v3/brokerage/orders"
@@ -65,6 +67,11 @@ class Service:
             self.process.wait(10)
             self.process = None
 
+    def restart(self) -> None:
+        """Kill it and start it again at once."""
+        self.kill()
+        self.start()
+
     async def alive(self, path: str = "/readyz") -> bool:
         async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
             with contextlib.suppress(httpx.HTTPError):
@@ -74,33 +81,40 @@ class Service:
 
 @dataclass
 class World:
-    """All of it, and what was done to it."""
+    """All of it, and what was done to it.
+
+    `names` are the services beside the exchange; without those of the market the test itself tells of it. `changes` are
+    settings by service, without their prefix, in the place of those below.
+    """
 
     directory: Path
     valkey: ValkeyServer
     postgres: PostgresServer
     database: Database
     rng: random.Random
+    names: tuple[str, ...] = TRADING
+    changes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     key: ApiKey = field(default_factory=ApiKey)
     services: dict[str, Service] = field(default_factory=dict)
     harm: Counter[str] = field(default_factory=Counter)
     rest_port: int = field(default_factory=free_port)
+    feed_port: int = field(default_factory=free_port)
 
     def __post_init__(self) -> None:
-        ports = {name: free_port() for name in ("exchange-simulator", *KILLED)}
+        ports = {name: free_port() for name in ("exchange-simulator", *self.names)}
         for name, port in ports.items():
             self.services[name] = Service(name, port, self._environment(name, ports), self.directory / f"{name}.log")
 
     def _environment(self, name: str, ports: dict[str, int]) -> dict[str, str]:
         def url(peer: str) -> str:
-            return f"http://127.0.0.1:{ports[peer]}"
+            return f"http://127.0.0.1:{ports.get(peer, 0)}"
 
-        bus_and_store = {
-            "VALKEY_URL": self.valkey.url,
-            "VALKEY_PASSWORD_FILE": self._secret("valkey", PASSWORD),
+        on_the_bus = {"VALKEY_URL": self.valkey.url, "VALKEY_PASSWORD_FILE": self._secret("valkey", PASSWORD)}
+        stored = {
             "DATABASE_URL": self.database.url,
             "DATABASE_PASSWORD_FILE": self._secret("database", self.database.password),
         }
+        bus_and_store = {**on_the_bus, **stored}
         products = {"PRODUCTS": ",".join(PRODUCTS)}
         tokens = {
             "EXECUTOR_TOKEN_FILE": self._secret("executor", "executor-token-of-the-tests"),
@@ -110,12 +124,19 @@ class World:
             "exchange-simulator": {
                 **products,
                 "TICKS_PER_SECOND": "60",
-                "WEBSOCKET_PORT": "0",
+                "WEBSOCKET_PORT": str(self.feed_port),
                 "REST_PORT": str(self.rest_port),
                 "REST_REQUESTS_PER_SECOND": "5000",
                 "API_KEYS_FILE": self._secret("keys", key_file(self.key)),
                 "BALANCES": f"USD={START_CASH}",
             },
+            "market-data-collector": {
+                **on_the_bus,
+                **products,
+                "EXCHANGE": "coinbase",
+                "EXCHANGE_WEBSOCKET_URL": f"ws://127.0.0.1:{self.feed_port}/",
+            },
+            "market-data-aggregator": {**on_the_bus, **products, "EXCHANGES": "coinbase"},
             "llm-simulator": {"LATENCY_SECONDS": "0.01"},
             "llm-validator": {
                 **bus_and_store,
@@ -146,7 +167,7 @@ class World:
                 "REFRESH_SECONDS": "15",
             },
             "trade-executor": {
-                **{name: text for name, text in bus_and_store.items() if name.startswith("DATABASE")},
+                **stored,
                 **products,
                 "EXECUTOR_TOKEN_FILE": tokens["EXECUTOR_TOKEN_FILE"],
                 "EXCHANGE_KEY_NAME_FILE": self._secret("key-name", self.key.name),
@@ -166,7 +187,7 @@ class World:
                 "ORDER_TIMEOUT_SECONDS": "5",
             },
         }
-        own = of_service[name] | {"HTTP_PORT": str(ports[name]), "LOG_LEVEL": "info"}
+        own = of_service[name] | {"HTTP_PORT": str(ports[name]), "LOG_LEVEL": "info"} | dict(self.changes.get(name, {}))
         return {"PATH": os.environ["PATH"]} | {f"TRADEWATCH_{variable}": text for variable, text in own.items()}
 
     def _secret(self, name: str, text: str) -> str:
@@ -179,10 +200,11 @@ class World:
         exchange = self.services["exchange-simulator"]
         exchange.start()
         await eventually(exchange.alive, 60)
-        await self.tell_the_market()
-        for name in KILLED:
+        if not set(MARKET) <= set(self.names):
+            await self.tell_the_market()
+        for name in self.names:
             self.services[name].start()
-        for name in KILLED:
+        for name in self.names:
             try:
                 await eventually(self.services[name].alive, 60)
             except AssertionError:
@@ -256,7 +278,7 @@ class World:
 
     async def harm_for_ever(self, every_seconds: float) -> None:
         """Kill, restart and misbehave at random, until cancelled; the last harm is undone."""
-        targets = [*KILLED, "trade-orchestrator", "trade-executor", "valkey", "postgres", "exchange"]
+        targets = [*self.names, "trade-orchestrator", "trade-executor", "valkey", "postgres", "exchange"]
         # Every one of them once, in a random order, before chance decides.
         following = self.rng.sample(targets, len(targets))
         while True:
@@ -273,7 +295,7 @@ class World:
             await asyncio.sleep(pause)
             await asyncio.to_thread(self.valkey.start)
         elif target == "postgres":
-            await asyncio.to_thread(self.postgres.stop)
+            await asyncio.to_thread(self.rng.choice((self.postgres.stop, self.postgres.kill)))
             await asyncio.sleep(pause)
             await asyncio.to_thread(self.postgres.start)
         elif target == "exchange":
