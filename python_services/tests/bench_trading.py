@@ -28,9 +28,9 @@ from services_support import PASSWORD, ValkeyServer, eventually, valkey_binary
 from tradewatch.common import bus, streams
 from tradewatch.common.events import Side, stream_name
 from tradewatch.common.fields import parse_time
-from tradewatch.common.streams import SIGNALS_STREAM, Quote, Sentiment, Signal, quotes_stream, sentiment_stream
+from tradewatch.common.streams import SIGNALS_STREAM, Quote, Signal, quotes_stream
 from tradewatch.trading.identity import client_order_id
-from world import MARKET, PRODUCTS, TRADING, World
+from world import PRODUCTS, SERVICES, World
 
 RATES = (100, 1_000, 5_000)
 WARM_UP_SECONDS = 10.0
@@ -73,9 +73,7 @@ def world(ticks_per_second: int) -> Iterator[World]:
                 "exchange-simulator": {"TICKS_PER_SECOND": str(ticks_per_second)},
                 "llm-simulator": {"LATENCY_SECONDS": "0"},
             }
-            made = World(
-                directory, valkey, postgres, postgres.migrate(), random.Random(1), (*MARKET, *TRADING), changes
-            )
+            made = World(directory, valkey, postgres, postgres.migrate(), random.Random(1), changes)
             try:
                 yield made
             finally:
@@ -98,18 +96,11 @@ class Strategy:
     async def run(self) -> None:
         """Until cancelled."""
         try:
-            await self._calm_news()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follow_events())
                 tasks.create_task(self._follow_quotes())
         finally:
             await self._client.aclose()
-
-    async def _calm_news(self) -> None:
-        for product in PRODUCTS:
-            asset = product.partition("-")[0]
-            told = Sentiment(asset, datetime.now(UTC), 0.0, 5, uuid.uuid4().hex)
-            await self._client.xadd(sentiment_stream(asset), streams.encode(told))
 
     async def _read(self, names: list[str]) -> AsyncIterator[dict[bytes, bytes]]:
         last = dict.fromkeys((name.encode() for name in names), b"$")
@@ -241,7 +232,7 @@ async def recovery(running: World) -> dict[str, float]:
 
     async with trading(running):
         await asyncio.sleep(WARM_UP_SECONDS)
-        for name in running.names:
+        for name in SERVICES:
             await timed(name, running.services[name].restart)
         await timed("valkey", running.valkey.crash)
         await timed("postgresql", running.postgres.crash)

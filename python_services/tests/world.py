@@ -1,4 +1,4 @@
-"""The trading side as it runs in production: every service a process of its own, a real Valkey, a real PostgreSQL.
+"""From the exchange's tick to its order as in production: each service a process, a real Valkey, a real PostgreSQL.
 
 The exchange is the world outside: it is never killed, for a real one keeps its orders, but it answers badly on request.
 """
@@ -24,12 +24,19 @@ from postgres_support import Database, PostgresServer
 from services_support import PASSWORD, ValkeyServer, eventually, free_port
 from tradewatch.common import bus, streams
 from tradewatch.common.events import Side
-from tradewatch.common.streams import SIGNALS_STREAM, Quote, Sentiment, Signal, quotes_stream, sentiment_stream
+from tradewatch.common.streams import SIGNALS_STREAM, Sentiment, Signal, sentiment_stream
 from valkey.exceptions import ValkeyError
 
 PRODUCTS = ("BTC-USD", "ETH-USD", "SOL-USD", "XRP-USD", "ADA-USD", "DOGE-USD")
-MARKET = ("market-data-collector", "market-data-aggregator")
-TRADING = ("llm-simulator", "llm-validator", "risk-manager", "trade-executor", "trade-orchestrator")
+SERVICES = (
+    "market-data-collector",
+    "market-data-aggregator",
+    "llm-simulator",
+    "llm-validator",
+    "risk-manager",
+    "trade-executor",
+    "trade-orchestrator",
+)
 START_CASH = Decimal(10_000_000)
 SIGNAL_SECONDS = 60
 _ORDERS_PATH = "/api/v3/brokerage/orders"
@@ -83,8 +90,7 @@ class Service:
 class World:
     """All of it, and what was done to it.
 
-    `names` are the services beside the exchange; without those of the market the test itself tells of it. `changes` are
-    settings by service, without their prefix, in the place of those below.
+    `changes` are settings by service, without their prefix, in the place of those below.
     """
 
     directory: Path
@@ -92,7 +98,6 @@ class World:
     postgres: PostgresServer
     database: Database
     rng: random.Random
-    names: tuple[str, ...] = TRADING
     changes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     key: ApiKey = field(default_factory=ApiKey)
     services: dict[str, Service] = field(default_factory=dict)
@@ -101,13 +106,13 @@ class World:
     feed_port: int = field(default_factory=free_port)
 
     def __post_init__(self) -> None:
-        ports = {name: free_port() for name in ("exchange-simulator", *self.names)}
+        ports = {name: free_port() for name in ("exchange-simulator", *SERVICES)}
         for name, port in ports.items():
             self.services[name] = Service(name, port, self._environment(name, ports), self.directory / f"{name}.log")
 
     def _environment(self, name: str, ports: dict[str, int]) -> dict[str, str]:
         def url(peer: str) -> str:
-            return f"http://127.0.0.1:{ports.get(peer, 0)}"
+            return f"http://127.0.0.1:{ports[peer]}"
 
         on_the_bus = {"VALKEY_URL": self.valkey.url, "VALKEY_PASSWORD_FILE": self._secret("valkey", PASSWORD)}
         stored = {
@@ -200,11 +205,10 @@ class World:
         exchange = self.services["exchange-simulator"]
         exchange.start()
         await eventually(exchange.alive, 60)
-        if not set(MARKET) <= set(self.names):
-            await self.tell_the_market()
-        for name in self.names:
+        await self.tell_news()
+        for name in SERVICES:
             self.services[name].start()
-        for name in self.names:
+        for name in SERVICES:
             try:
                 await eventually(self.services[name].alive, 60)
             except AssertionError:
@@ -222,21 +226,16 @@ class World:
             for book in books
         }
 
-    async def tell_the_market(self) -> dict[str, Decimal]:
-        """Write what the collectors would: a quote and a sentiment of each product. The mid prices."""
-        prices = await self.mid_prices()
-        now, trace_id = datetime.now(UTC), uuid.uuid4().hex
+    async def tell_news(self) -> None:
+        """Write what the sentiment analyzer would: calm news of each asset."""
         client = bus.connect(self.valkey.url, PASSWORD)
         try:
-            for product, mid in prices.items():
-                half = mid * Decimal("0.0002")
-                quote = Quote(product, now, mid - half, mid + half, mid, 0.0004, 0.0, ("coinbase",), (), trace_id)
-                await client.xadd(quotes_stream(product), streams.encode(quote))
+            for product in PRODUCTS:
                 asset = product.partition("-")[0]
-                await client.xadd(sentiment_stream(asset), streams.encode(Sentiment(asset, now, 0.2, 5, trace_id)))
+                told = Sentiment(asset, datetime.now(UTC), 0.0, 5, uuid.uuid4().hex)
+                await client.xadd(sentiment_stream(asset), streams.encode(told))
         finally:
             await client.aclose()
-        return prices
 
     async def feed(self, count: int, per_second: float) -> list[Signal]:
         """Write so many signals, each until Valkey took it; a repeat of one that it took already does no harm."""
@@ -248,7 +247,8 @@ class World:
             while len(fed) < count:
                 if asyncio.get_running_loop().time() - told_at > 5:
                     with contextlib.suppress(ValkeyError, OSError, AssertionError, httpx.HTTPError, KeyError):
-                        prices = await self.tell_the_market()
+                        prices = await self.mid_prices()
+                        await self.tell_news()
                     told_at = asyncio.get_running_loop().time()
                 product = self.rng.choice(PRODUCTS)
                 now = datetime.now(UTC)
@@ -278,7 +278,7 @@ class World:
 
     async def harm_for_ever(self, every_seconds: float) -> None:
         """Kill, restart and misbehave at random, until cancelled; the last harm is undone."""
-        targets = [*self.names, "trade-orchestrator", "trade-executor", "valkey", "postgres", "exchange"]
+        targets = [*SERVICES, "trade-orchestrator", "trade-executor", "valkey", "postgres", "exchange"]
         # Every one of them once, in a random order, before chance decides.
         following = self.rng.sample(targets, len(targets))
         while True:
