@@ -9,6 +9,9 @@ from tradewatch.common.bus import BUS_METRICS
 from tradewatch.common.consumer import CONSUMER_METRICS
 from tradewatch.common.metrics import BUILD_INFO, Area, Metric
 from tradewatch.common.stream_reader import STREAM_READER_METRICS
+from tradewatch.monitoring.alert_notifier.metrics import NOTIFIER_METRICS
+from tradewatch.monitoring.watchdog_receiver.metrics import WATCHDOG_METRICS
+from tradewatch.simulators.chat.metrics import CHAT_SIMULATOR_METRICS
 from tradewatch.simulators.exchange.metrics import SIMULATOR_METRICS
 from tradewatch.simulators.llm.metrics import LLM_SIMULATOR_METRICS
 from tradewatch.simulators.news.metrics import NEWS_SIMULATOR_METRICS
@@ -44,6 +47,9 @@ AREAS = (
     Area("Execution", ("trade-executor",), EXECUTION_METRICS),
     Area("News simulator", ("news-simulator",), NEWS_SIMULATOR_METRICS),
     Area("Risk", ("risk-manager",), RISK_METRICS),
+    Area("Notifications", ("alert-notifier",), NOTIFIER_METRICS),
+    Area("Watchdog", ("watchdog-receiver",), WATCHDOG_METRICS),
+    Area("Chat simulator", ("chat-simulator",), CHAT_SIMULATOR_METRICS),
     Area("Exchange simulator", ("exchange-simulator",), SIMULATOR_METRICS),
 )
 

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 from typing import Any
 
 MODULES = {
@@ -11,9 +12,11 @@ MODULES = {
     "decisions": "tradewatch.cli.tables",
     "trace": "tradewatch.cli.trace",
     "replay": "tradewatch.cli.replay",
+    "alerts": "tradewatch.cli.alerts",
 }
 MAX_ROWS = 10_000
 MAX_SPEED = 1_000_000.0
+MAX_NAME = 100
 _STORE = "Reads the store that TRADEWATCH_DATABASE_URL and TRADEWATCH_DATABASE_PASSWORD_FILE name."
 _CODES = "Exit codes: 0 done, 1 the store or a service failed, 2 wrong usage or configuration, 3 not found."
 
@@ -40,7 +43,13 @@ def add(commands: Any) -> None:
     positions = commands.add_parser("positions", help="what is held", description=_STORE, epilog=_CODES)
     orders = commands.add_parser("orders", help="orders, newest first", description=_STORE, epilog=_CODES)
     decisions = commands.add_parser("decisions", help="decisions, newest first", description=_STORE, epilog=_CODES)
-    for listed in (orders, decisions):
+    alerts = commands.add_parser("alerts", help="what people were told of, and who looks after it", epilog=_CODES)
+    dealings = alerts.add_subparsers(dest="action", required=True, metavar="ACTION")
+    alerts_list = dealings.add_parser("list", help="alerts, newest first", description=_STORE, epilog=_CODES)
+    ack = dealings.add_parser("ack", help="say who looks after an alert", description=_STORE, epilog=_CODES)
+    ack.add_argument("fingerprint", metavar="FINGERPRINT", type=_fingerprint, help="as notifications and list show it")
+    ack.add_argument("--by", required=True, type=_name, metavar="NAME", help="who")
+    for listed in (orders, decisions, alerts_list):
         listed.add_argument("--open", action="store_true", help="only those that have not ended")
         listed.add_argument("--limit", type=_rows, default=20, help="at most so many rows (default: 20)")
     trace = commands.add_parser("trace", help="the whole story of one decision", description=_STORE, epilog=_CODES)
@@ -55,7 +64,7 @@ def add(commands: Any) -> None:
     replay.add_argument("file", metavar="FILE", help="the recording, or - for standard input")
     replay.add_argument("--speed", type=_speed, default=1.0, help="times as fast as recorded (default: 1)")
     replay.add_argument("--force", action="store_true", help="also into a stream that a collector is writing")
-    for command in (engage, release, status, positions, orders, decisions, trace):
+    for command in (engage, release, status, positions, orders, decisions, trace, alerts_list):
         command.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -63,6 +72,18 @@ def _rows(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_ROWS):
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_ROWS}")
     return int(text)
+
+
+def _fingerprint(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{16}", text):
+        raise argparse.ArgumentTypeError("must be 16 hexadecimal digits")
+    return text
+
+
+def _name(text: str) -> str:
+    if not (text.strip() and len(text) <= MAX_NAME and text.isprintable()):
+        raise argparse.ArgumentTypeError(f"must be a name of at most {MAX_NAME} printable characters")
+    return text.strip()
 
 
 def _speed(text: str) -> float:

@@ -86,6 +86,21 @@ SERVICES: dict[str, ServiceEntry] = {
         "tradewatch.trading.execution.service",
         "TradeExecutorSettings",
     ),
+    "alert-notifier": ServiceEntry(
+        "take alerts from Alertmanager, and tell people until each is told",
+        "tradewatch.monitoring.alert_notifier.service",
+        "AlertNotifierSettings",
+    ),
+    "watchdog-receiver": ServiceEntry(
+        "outside the cluster, tell people when the cluster has gone silent",
+        "tradewatch.monitoring.watchdog_receiver.service",
+        "WatchdogReceiverSettings",
+    ),
+    "chat-simulator": ServiceEntry(
+        "stand in for the chats and pagers that notifications go to, with faults on request",
+        "tradewatch.simulators.chat.service",
+        "ChatSimulatorSettings",
+    ),
     "exchange-simulator": ServiceEntry(
         "stand in for an exchange, with seeded prices and faults on request",
         "tradewatch.simulators.exchange.service",

@@ -52,19 +52,22 @@ def json_route(
     status: int = 200,
     token: SecretStr | None = None,
     outages: Sequence[type[BaseException]] = (),
+    invalid_status: int = 422,
+    refused: Callable[[str], None] | None = None,
 ) -> web.RouteDef:
     """`POST path`: the body as `request_model` to `handler`, whose answer is sent with `status`.
 
     With `token`, only for who sends it as `Authorization: Bearer`. `outages` are exceptions of the handler that mean
     that a dependency does not work: they are answered with 503, and logged by their type alone, for messages of client
     libraries can hold addresses and credentials. Anything else that the handler raises but `ApiError` is answered
-    with 500.
+    with 500. JSON that is not of the model is answered with `invalid_status`. `refused` is told the code of every
+    answer that is an error.
     """
 
     async def work(request: web.Request) -> BaseModel:
-        return await handler(await _read(request, request_model))
+        return await handler(await _read(request, request_model, invalid_status))
 
-    return web.post(path, _answering(work, status, token, tuple(outages)))
+    return web.post(path, _answering(work, status, token, tuple(outages), refused))
 
 
 def json_get(
@@ -83,6 +86,7 @@ def _answering(
     status: int,
     token: SecretStr | None,
     outages: tuple[type[BaseException], ...],
+    refused: Callable[[str], None] | None = None,
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def answer(request: web.Request) -> web.Response:
         trace_id = tracing.trace_id_of(request.headers)
@@ -94,17 +98,22 @@ def _answering(
             _authorize(request, token)
             body = await work(request)
         except ApiError as error:
-            return _error(error)
+            return refuse(error)
         except web.HTTPRequestEntityTooLarge as error:
-            return _error(ApiError(413, "too_large", error.text or "the body is too large"))
+            return refuse(ApiError(413, "too_large", error.text or "the body is too large"))
         except outages as error:
             name = type(error).__name__
             _log.error("cannot answer", path=request.path, error=name)
-            return _error(Unavailable(f"a dependency failed: {name}"))
+            return refuse(Unavailable(f"a dependency failed: {name}"))
         except Exception as error:
             _log.exception("request failed", path=request.path)
-            return _error(ApiError(500, "internal", f"failed: {type(error).__name__}"))
+            return refuse(ApiError(500, "internal", f"failed: {type(error).__name__}"))
         return web.Response(text=body.model_dump_json(), status=status, content_type="application/json")
+
+    def refuse(error: ApiError) -> web.Response:
+        if refused is not None:
+            refused(error.code)
+        return _error(error)
 
     return answer
 
@@ -119,14 +128,14 @@ def _authorize(request: web.Request, token: SecretStr | None) -> None:
         raise ApiError(401, "unauthorized", "this needs the right token, as Authorization: Bearer")
 
 
-async def _read(request: web.Request, model: type[RequestT]) -> RequestT:
+async def _read(request: web.Request, model: type[RequestT], invalid_status: int) -> RequestT:
     try:
         return model.model_validate_json(await request.read())
     except ValidationError as error:
         line = describe(error)
         if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
             raise ApiError(400, "invalid_json", line) from None
-        raise ApiError(422, "invalid_request", line) from None
+        raise ApiError(invalid_status, "invalid_request", line) from None
 
 
 def describe(error: ValidationError) -> str:

@@ -42,7 +42,7 @@ class HttpServer:
     - `/healthz`: 200 while every loop advances within the liveness limit, else 503.
     - `/readyz`: 200 when every check passes, else 503; 503 while stopping. Always a JSON body naming each check.
 
-    `port` 0 takes any free port; `port` then holds the one taken.
+    `port` 0 takes any free port; `port` then holds the one taken. A request's body may have `max_body_bytes`.
     """
 
     def __init__(
@@ -52,13 +52,15 @@ class HttpServer:
         liveness: "Liveness",
         checks: Sequence[Check],
         routes: Iterable[web.AbstractRouteDef] = (),
+        *,
+        max_body_bytes: int = 64 * 1024,
     ) -> None:
         self.port = port
         self.stopping = False
         self._registry = registry
         self._liveness = liveness
         self._checks = checks
-        application = web.Application(client_max_size=64 * 1024)
+        application = web.Application(client_max_size=max_body_bytes)
         application.add_routes(
             [
                 web.get("/metrics", self._metrics),

@@ -1,0 +1,1 @@
+"""Services that watch the others (namespace crypto-monitoring)."""

@@ -1,0 +1,168 @@
+"""Alerts and notifications in PostgreSQL (store/migrations, revision 0002).
+
+A notification is delivered at least once. An attempt is counted and the notification lent to one worker, both stored,
+before anything is sent; it is marked as sent once the receiver has confirmed. Who dies between the two leaves a
+notification that is sent again when the loan is over, and that says that it may be a repeat.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from tradewatch.monitoring.alert_notifier.messages import Told
+from tradewatch.monitoring.alert_notifier.routing import Routing
+from tradewatch.monitoring.alert_notifier.webhook import Alert
+from tradewatch.store.database import Connection, Pool
+
+Reason = Literal["route", "escalation"]
+
+_INSERT_ALERT = """
+INSERT INTO alerts (fingerprint, starts_at, status, ends_at, name, team, severity, labels, annotations)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (fingerprint, starts_at, status) DO NOTHING RETURNING alert_id
+"""
+_INSERT_NOTIFICATIONS = """
+INSERT INTO alert_notifications (alert_id, fingerprint, receiver, reason)
+SELECT $1, $2, receiver, $4 FROM unnest($3::text[]) AS receiver
+"""
+# Who was told that it escalated is told that it is over.
+_ESCALATED_TO = """
+SELECT n.receiver FROM alerts AS a JOIN alert_notifications AS n USING (alert_id)
+WHERE a.fingerprint = $1 AND a.starts_at = $2 AND a.status = 'firing' AND n.reason = 'escalation'
+"""
+# In the order of their coming for each alert, so that nobody hears of an end before the beginning; what failed comes
+# after what is due for longer, so that one which a receiver never takes holds up no other.
+_CLAIM = """
+WITH next AS (
+    SELECT n.notification_id FROM alert_notifications AS n
+    WHERE n.receiver = $1 AND n.status = 'pending' AND n.next_attempt <= now() AND NOT EXISTS (
+        SELECT 1 FROM alert_notifications AS earlier
+        WHERE earlier.receiver = n.receiver AND earlier.fingerprint = n.fingerprint AND earlier.status = 'pending'
+          AND earlier.notification_id < n.notification_id)
+    ORDER BY n.next_attempt, n.notification_id LIMIT 1 FOR UPDATE OF n SKIP LOCKED)
+UPDATE alert_notifications AS n SET attempts = n.attempts + 1, next_attempt = now() + $2::interval
+FROM next, alerts AS a
+WHERE n.notification_id = next.notification_id AND a.alert_id = n.alert_id
+RETURNING n.notification_id, n.reason, n.attempts, n.created,
+          a.fingerprint, a.name, a.severity, a.starts_at, a.ends_at, a.labels, a.annotations, a.received
+"""
+_FINISH = """
+UPDATE alert_notifications SET status = $2, finished = now() WHERE notification_id = $1 AND status = 'pending'
+"""
+_RETRY = "UPDATE alert_notifications SET next_attempt = now() + $2::interval WHERE notification_id = $1"
+_DROP_OTHERS = """
+UPDATE alert_notifications SET status = 'given_up', finished = now()
+WHERE status = 'pending' AND receiver <> ALL ($1::text[]) RETURNING receiver
+"""
+_ESCALATE = """
+UPDATE alerts SET escalated = now() WHERE alert_id IN (
+    SELECT a.alert_id FROM alerts AS a
+    WHERE a.severity = 'critical' AND a.status = 'firing' AND a.acknowledged IS NULL AND a.escalated IS NULL
+      AND a.received <= now() - $1::interval AND NOT EXISTS (
+        SELECT 1 FROM alerts AS over
+        WHERE over.fingerprint = a.fingerprint AND over.starts_at = a.starts_at AND over.status = 'resolved')
+    ORDER BY a.alert_id FOR UPDATE SKIP LOCKED)
+RETURNING alert_id, fingerprint, name
+"""
+_WAITING = """
+SELECT receiver, count(*) AS pending, extract(epoch FROM now() - min(created))::float8 AS oldest_seconds
+FROM alert_notifications WHERE status = 'pending' GROUP BY receiver
+"""
+_UNACKNOWLEDGED = """
+SELECT count(*) FROM alerts AS a
+WHERE a.severity = 'critical' AND a.status = 'firing' AND a.acknowledged IS NULL AND NOT EXISTS (
+    SELECT 1 FROM alerts AS over
+    WHERE over.fingerprint = a.fingerprint AND over.starts_at = a.starts_at AND over.status = 'resolved')
+"""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A notification lent to one worker."""
+
+    notification_id: int
+    reason: Reason
+    attempt: int
+    created: datetime
+    received: datetime
+    told: Told
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What a receiver has not been told yet."""
+
+    pending: int
+    oldest_seconds: float
+
+
+async def store(pool: Pool, alerts: Iterable[Alert], routing: Routing) -> list[Alert]:
+    """Keep what is new of a webhook, and who is to be told, in one transaction. Returns what was new."""
+    new = []
+    # In one order, so that two calls that bring the same alerts do not wait for each other in a circle.
+    ordered = sorted(alerts, key=lambda alert: (alert.fingerprint, alert.starts_at, alert.status))
+    async with pool.acquire() as connection, connection.transaction():
+        for alert in ordered:
+            if await _store_alert(connection, alert, routing):
+                new.append(alert)
+    return new
+
+
+async def _store_alert(connection: Connection, alert: Alert, routing: Routing) -> bool:
+    told = (alert.fingerprint, alert.starts_at, alert.status, alert.ended, alert.name, alert.team, alert.severity)
+    alert_id = await connection.fetchval(_INSERT_ALERT, *told, alert.labels, alert.annotations)
+    if alert_id is None:
+        return False
+    receivers = list(routing.receivers(alert.team, alert.severity))
+    if alert.status == "resolved":
+        rows = await connection.fetch(_ESCALATED_TO, alert.fingerprint, alert.starts_at)
+        receivers += [row["receiver"] for row in rows if row["receiver"] in routing.senders]
+    unique = list(dict.fromkeys(receivers))
+    await connection.execute(_INSERT_NOTIFICATIONS, alert_id, alert.fingerprint, unique, "route")
+    return True
+
+
+async def claim(pool: Pool, receiver: str, loan: timedelta) -> Claimed | None:
+    """Borrow the receiver's next notification that is due, if there is one that nobody has borrowed."""
+    row = await pool.fetchrow(_CLAIM, receiver, loan)
+    if row is None:
+        return None
+    fields = ("fingerprint", "name", "severity", "starts_at", "ends_at", "labels", "annotations")
+    told = Told(**{field: row[field] for field in fields})
+    return Claimed(row["notification_id"], row["reason"], row["attempts"], row["created"], row["received"], told)
+
+
+async def finish(pool: Pool, notification_id: int, status: Literal["sent", "given_up"]) -> None:
+    """It is over with this notification; once it is, it stays so."""
+    await pool.execute(_FINISH, notification_id, status)
+
+
+async def retry(pool: Pool, notification_id: int, after: timedelta) -> None:
+    """Give it back, to be taken up again in a while."""
+    await pool.execute(_RETRY, notification_id, after)
+
+
+async def drop_other_receivers(pool: Pool, receivers: Sequence[str]) -> list[str]:
+    """Give up what waits for receivers that the settings do not know any more. Returns whose it was."""
+    return [row["receiver"] for row in await pool.fetch(_DROP_OTHERS, list(receivers))]
+
+
+async def escalate(pool: Pool, after: timedelta, receivers: Sequence[str]) -> list[str]:
+    """Have the receivers told of each critical alert that is unacknowledged for so long. Returns the alerts' names."""
+    async with pool.acquire() as connection, connection.transaction():
+        rows = await connection.fetch(_ESCALATE, after)
+        for row in rows:
+            arguments = (row["alert_id"], row["fingerprint"], list(receivers), "escalation")
+            await connection.execute(_INSERT_NOTIFICATIONS, *arguments)
+    return [row["name"] for row in rows]
+
+
+async def waiting(pool: Pool) -> dict[str, Waiting]:
+    """What waits, by receiver."""
+    return {row["receiver"]: Waiting(row["pending"], row["oldest_seconds"]) for row in await pool.fetch(_WAITING)}
+
+
+async def unacknowledged(pool: Pool) -> int:
+    """How many critical alerts fire that nobody acknowledged."""
+    return int(await pool.fetchval(_UNACKNOWLEDGED))

@@ -1,0 +1,267 @@
+"""alert-notifier between Alertmanager's calls, PostgreSQL and a chat."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from alert_support import (
+    SECRETS,
+    STARTED,
+    TOKEN,
+    WAIT_SECONDS,
+    Chat,
+    Process,
+    Server,
+    alert,
+    chat,
+    notifier,
+    receivers,
+    webhook,
+)
+from postgres_support import ROLE_PASSWORD, Database, PostgresServer
+from services_support import eventually
+from tradewatch import cli
+
+
+@pytest.fixture
+async def room() -> AsyncIterator[Chat]:
+    async with chat() as running:
+        yield running
+
+
+@pytest.fixture
+async def service(database: Database, room: Chat) -> AsyncIterator[Server]:
+    """A notifier that escalates quickly."""
+    async with notifier(database, receivers(room), escalate_after=2) as running:
+        yield running
+
+
+async def test_an_alert_its_repeats_and_its_end(service: Server, room: Chat) -> None:
+    answer = await service.post("/v1/alerts", webhook(alert()))
+    assert (answer.status_code, answer.json()) == (200, {"stored": 1, "repeated": 0})
+    (message,) = await room.has(1)
+    assert message["channel"] == "devops-chat"
+    assert message["type"] == "warning"
+    assert message["title"] == "[FIRING] warning: DiskFull - A volume is nearly full"
+    for line in (
+        "94 % of /data on analytics-1 is used.",
+        "Runbook: https://docs.example/runbooks/DiskFull.md",
+        "Dashboard: https://grafana.example/d/unified",
+        f"Started: {STARTED:%Y-%m-%d %H:%M:%S} UTC",
+        "Labels: node=analytics-1, team=devops",
+    ):
+        assert line in message["text"].splitlines()
+
+    repeats = [webhook(alert()), webhook(alert(), alert("Other", 2)), webhook(alert())]
+    answers = await asyncio.gather(*(service.post("/v1/alerts", repeat) for repeat in repeats))
+    assert sum(answer.json()["stored"] for answer in answers) == 1
+    await room.has(2)
+
+    ended = webhook(alert(resolved_after=3700), status="resolved")
+    for _ in range(2):
+        assert (await service.post("/v1/alerts", ended)).status_code == 200
+    last = (await room.has(3))[-1]
+    assert (last["type"], last["title"][:10]) == ("success", "[RESOLVED]")
+    assert "it lasted 1 h 1 min" in last["text"]
+    await service.reaches('alert_notifications_total{receiver="devops-chat",status="sent"}', 3)
+    assert await service.metric('alert_webhook_requests_total{outcome="repeated"}') == 3
+    assert await service.metric('alert_notification_delay_seconds_count{since="receipt"}') == 3
+    # What is resolved ends in the future here, by this clock.
+    assert await service.metric('alert_notification_delay_seconds_sum{since="alert"}') >= 2 * 90
+
+
+async def test_what_is_forged_or_malformed_is_refused_in_one_line_and_counted(
+    service: Server, room: Chat, database: Database
+) -> None:
+    good = webhook(alert())
+    for token in (None, "wrong" * 5, TOKEN[:-1], f"{TOKEN}x", "\xff"):
+        assert (await service.post("/v1/alerts", good, token)).status_code == 401
+    broken = {
+        b"": "invalid_json",
+        b"{": "invalid_json",
+        b"\xff\xfe": "invalid_json",
+        b"[]": "invalid_request",
+        b'{"version": "3", "alerts": []}': "invalid_request",
+    }
+    for body, code in broken.items():
+        answer = await service.post("/v1/alerts", body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, code), body
+        assert "\n" not in answer.json()["error"]["message"]
+    changes: list[tuple[dict[str, object], str]] = [
+        ({"fingerprint": "../../etc"}, "alerts.0.fingerprint"),
+        ({"startsAt": "2026-11-23T12:00:00"}, "alerts.0.startsAt"),
+        ({"labels": {"alertname": 7}}, "alerts.0.labels.alertname"),
+        ({"status": "resolved"}, "alerts.0: a resolved alert needs endsAt"),
+    ]
+    for change, where in changes:
+        answer = await service.post("/v1/alerts", webhook({**alert(), **change}))
+        assert answer.status_code == 400
+        assert answer.json()["error"]["message"].startswith(where), answer.text
+    huge = webhook({**alert(), "annotations": {"description": "x" * 2_000_000}})
+    assert (await service.post("/v1/alerts", huge)).status_code == 413
+    for outcome, count in {"unauthorized": 5, "invalid_json": 3, "invalid_request": 6, "too_large": 1}.items():
+        assert await service.metric(f'alert_webhook_requests_total{{outcome="{outcome}"}}') == count
+    assert await database.fetch("SELECT * FROM alerts") == []
+    assert await room.messages() == []
+
+
+async def test_hostile_text_is_stored_and_told(service: Server, room: Chat) -> None:
+    hostile = alert("Nul", 3, team="trading\x00\x1b[31m")
+    hostile["annotations"]["description"] = "{{ app_url }} <b>" + "long " * 20_000
+    assert (await service.post("/v1/alerts", webhook(hostile))).status_code == 200
+    (message,) = await room.has(1)
+    assert "{{ app_url }} <b>long long" in message["text"]
+    assert len(message["text"]) < 3500
+    assert "\x00" not in json.dumps(message)
+
+
+async def test_a_receiver_that_is_down_for_a_while_gets_everything_in_order_and_holds_up_nobody(
+    service: Server, room: Chat
+) -> None:
+    await room.fault(fault="error", status=500, channel="trading-chat", seconds=60)
+    critical = alert("LossLimit", 5, team="trading", severity="critical")
+    await service.post("/v1/alerts", webhook(critical))
+    ended = alert("LossLimit", 5, team="trading", severity="critical", resolved_after=100)
+    await service.post("/v1/alerts", webhook(ended))
+    told = await room.has(2, "pager")
+    assert [message["title"][:5] for message in told] == ["[FIRI", "[RESO"]
+    await service.reaches('alert_notifications_total{receiver="trading-chat",status="failed"}', 2)
+    assert await room.messages("trading-chat") == []
+    await room.heal()
+    late = await room.has(2, "trading-chat")
+    assert [message["title"][:5] for message in late] == ["[FIRI", "[RESO"]
+    assert "an earlier one was not confirmed" in late[0]["text"]
+    assert "Attempt" not in late[1]["text"]
+    assert await room.messages("managers") == [], "what is over does not escalate"
+
+
+async def test_a_store_that_is_away_is_a_503_and_loses_nothing(
+    service: Server, postgres: PostgresServer, room: Chat
+) -> None:
+    postgres.kill()
+    assert (await service.post("/v1/alerts", webhook(alert()))).status_code == 503
+    await asyncio.to_thread(postgres.start)
+
+    async def taken() -> bool:
+        return (await service.post("/v1/alerts", webhook(alert()))).status_code == 200
+
+    await eventually(taken, WAIT_SECONDS)
+    await room.has(1)
+    assert await service.metric('alert_webhook_requests_total{outcome="unavailable"}') >= 1
+
+
+@pytest.mark.timeout(240)
+async def test_a_killed_notifier_neither_loses_nor_repeats(tmp_path: Path, database: Database, room: Chat) -> None:
+    # The loan of a notification that was being sent is over after 10.5 s.
+    process = Process(tmp_path, database, receivers(room), TRADEWATCH_SEND_TIMEOUT_SECONDS="0.5")
+    try:
+        await process.start()
+        await room.fault(fault="error", status=503, channel="devops-chat", seconds=60)
+        names = [f"Alert{number}" for number in range(1, 41)]
+        alerts = [alert(name, number) for number, name in enumerate(names, 1)]
+        assert (await process.post("/v1/alerts", webhook(*alerts))).json()["stored"] == 40
+        await process.reaches('alert_notifications_total{receiver="devops-chat",status="failed"}', 1)
+        process.kill()
+        await room.heal()
+        await process.start()
+        for count in (5, 20):
+
+            async def so_many(count: int = count) -> bool:
+                return len(await room.messages()) >= count
+
+            await eventually(so_many, WAIT_SECONDS)
+            process.kill()
+            await process.start()
+        assert (await process.post("/v1/alerts", webhook(*alerts))).json() == {"stored": 0, "repeated": 40}
+
+        async def all_sent() -> bool:
+            (row,) = await database.fetch("SELECT count(*) FROM alert_notifications WHERE status <> 'sent'")
+            return bool(row["count"] == 0)
+
+        await eventually(all_sent, 2 * WAIT_SECONDS)
+        messages = await room.messages()
+        told = [message["title"].split()[2] for message in messages]
+        assert set(told) == set(names)
+        # A kill between the receiver's answer and the mark repeats that one notification, which then says so.
+        repeated = [message for message in messages if told.count(message["title"].split()[2]) > 1]
+        assert len(messages) - len(names) <= 2
+        said = [message for message in repeated if "an earlier one was not confirmed" in message["text"]]
+        assert len(said) == len(messages) - len(names)
+        assert await process.stop() == 0, process.log()
+    finally:
+        process.kill()
+    assert "refused with 503" in process.log()
+    for secret in SECRETS:
+        assert secret not in process.log()
+    for line in process.log().splitlines():
+        assert json.loads(line)["service"] == "alert-notifier"
+
+
+async def test_what_nobody_acknowledges_escalates_once(
+    service: Server,
+    room: Chat,
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "password").write_text(ROLE_PASSWORD)
+    monkeypatch.setenv("TRADEWATCH_DATABASE_URL", database.url)
+    monkeypatch.setenv("TRADEWATCH_DATABASE_PASSWORD_FILE", str(tmp_path / "password"))
+    seen_to, left = (alert(name, number, severity="critical") for number, name in ((1, "SeenTo"), (2, "Left")))
+    await service.post("/v1/alerts", webhook(seen_to, left, alert("Minor", 3)))
+
+    async def command(*arguments: str) -> tuple[int, str]:
+        code = await asyncio.to_thread(cli.main, arguments)
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    ack = ("alerts", "ack", "0000000000000001", "--by", "Ada")
+    assert await command(*ack) == (0, "SeenTo acknowledged by Ada\n")
+    code, text = await command("alerts", "ack", "0000000000000001", "--by", "Bob")
+    assert (code, text.startswith("SeenTo was acknowledged by Ada at ")) == (0, True)
+    assert (await command("alerts", "ack", "00000000000000ff", "--by", "Ada"))[0] == 3
+
+    (message,) = await room.has(1, "managers")
+    assert message["title"].startswith("[ESCALATED] critical: Left")
+    assert "Nobody has acknowledged this alert." in message["text"]
+    assert "Acknowledge: tradewatch alerts ack 0000000000000002 --by NAME" in message["text"]
+    started = time.monotonic()
+    await service.post("/v1/alerts", webhook(left))
+    await service.post("/v1/alerts", webhook(alert("Left", 2, severity="critical", resolved_after=60)))
+    told = await room.has(2, "managers")
+    assert told[1]["title"].startswith("[RESOLVED]")
+    assert time.monotonic() - started < 10
+
+    code, text = await command("alerts", "list", "--json")
+    listed = {row["alert"]: row for row in json.loads(text)}
+    assert {name: row["state"] for name, row in listed.items()} == {
+        "SeenTo": "acknowledged",
+        "Left": "resolved",
+        "Minor": "firing",
+    }
+    assert listed["SeenTo"]["acknowledged_by"] == "Ada"
+    assert "managers sent" in listed["Left"]["told"]
+    code, text = await command("alerts", "list", "--open")
+    assert "Left" not in text
+    assert "Minor" in text
+    assert [row["actor"] for row in await database.fetch("SELECT actor FROM audit_log")] == ["Ada"]
+
+
+async def test_what_waits_for_a_receiver_that_is_no_more_is_given_up(database: Database, room: Chat) -> None:
+    await room.fault(fault="error", channel="devops-chat", seconds=60)
+    document = receivers(room)
+    async with notifier(database, document) as service:
+        await service.post("/v1/alerts", webhook(alert()))
+    document["receivers"] = [receiver for receiver in document["receivers"] if receiver["name"] != "devops-chat"]
+    document["default"] = ["pager"]
+    async with notifier(database, document):
+
+        async def given_up() -> bool:
+            rows = await database.fetch("SELECT status FROM alert_notifications")
+            return [row["status"] for row in rows] == ["given_up"]
+
+        await eventually(given_up, WAIT_SECONDS)
