@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,20 @@ try:
 except OSError as error:
     sys.exit(str(error))
 """
+
+
+# Prints the page at a URL.
+GET = """
+import sys, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+print(opener.open(sys.argv[1], timeout=5).read().decode())
+"""
+
+
+def samples(page: str) -> dict[str, float]:
+    """The samples of a page of metrics, by the series as it is written."""
+    lines = [line.rsplit(" ", 1) for line in page.splitlines() if line and not line.startswith("#")]
+    return {series: float(value) for series, value in lines}
 
 
 def services() -> dict[str, Object]:
@@ -157,6 +172,20 @@ class Cluster:
         """Start a pod that waits to be told what to try; its address."""
         wait = ["python3", "-c", "import signal; signal.pause()"]
         return self.start(pod(namespace, name, self.services_image(), node_role, wait, labels))
+
+    def prometheus_probe(self) -> Callable[[str], dict[str, float]]:
+        """Start a pod that the policies take for Prometheus: gives the samples of the page at a URL, waiting for it."""
+        namespace, name = "crypto-monitoring", "probe-prometheus"
+        self.make(policy(namespace, name, {PROBE_LABEL: name}, "Egress"))
+        self.probe(namespace, name, "analytics", {"app.kubernetes.io/name": "prometheus"})
+
+        def scrape(url: str) -> dict[str, float]:
+            def page() -> str:
+                return str(self.execute(namespace, name, "python3", "-c", GET, url).stdout)
+
+            return samples(eventually(page, f"{url} answers", 60))
+
+        return scrape
 
     def connects(self, namespace: str, pod: str, host: str, port: int) -> bool:
         """Whether a TCP connection from a pod with a Python is made."""

@@ -24,6 +24,13 @@ SERVICES = paths.REPOSITORY / "python_services"
 # The image's interpreter (Debian trixie) and its oldest C library; wheels are resolved for these, not for the machine.
 IMAGE_PYTHON = "3.13"
 IMAGE_PLATFORM = "x86_64-manylinux_2_40"
+# One Debian root for the programs of monitoring that Debian has: each of their images takes its own out of it.
+MONITORING_PACKAGES = [
+    "prometheus-alertmanager",
+    "prometheus-node-exporter",
+    "prometheus-postgres-exporter",
+    "prometheus-redis-exporter",
+]
 
 
 def _hyperkube() -> Path:
@@ -124,6 +131,72 @@ def prometheus() -> Path:
     return _image_archive("prometheus", "prometheus", version, files)
 
 
+def kube_state_metrics() -> Path:
+    """kube-state-metrics, which tells of the cluster's objects."""
+    package = "k8s.io/kube-state-metrics/v2"
+    version = golang.version("kube-state-metrics", package)
+    ldflags = f"-s -w -X github.com/prometheus/common/version.Version={version}"
+    program = golang.binary("kube-state-metrics", package, "kube-state-metrics", ldflags)
+    return _image_archive(
+        "kube-state-metrics", "kube-state-metrics", version.removeprefix("v"), {"kube-state-metrics": program}
+    )
+
+
+def _monitoring_image(name: str, version: str) -> Path:
+    return _image_archive(name, name, version, {"root.tar": oci.debian_root("trixie", MONITORING_PACKAGES, "extract")})
+
+
+def alertmanager() -> Path:
+    """Alertmanager and amtool, from Debian trixie."""
+    return _monitoring_image("alertmanager", "0.28")
+
+
+def node_exporter() -> Path:
+    """node-exporter, which tells of a host, from Debian trixie."""
+    return _monitoring_image("node-exporter", "1.9")
+
+
+def postgres_exporter() -> Path:
+    """postgres_exporter, from Debian trixie."""
+    return _monitoring_image("postgres-exporter", "0.17")
+
+
+def valkey_exporter() -> Path:
+    """redis_exporter, which speaks Valkey's protocol, from Debian trixie."""
+    return _monitoring_image("valkey-exporter", "1.69")
+
+
+def _loki_program(name: str, package: str) -> Path:
+    module = "github.com/grafana/loki/v3"
+    ldflags = f"-s -w -X {module}/pkg/util/build.Version={_loki_version()}"
+    return golang.binary("loki", f"{module}/{package}", name, ldflags)
+
+
+def _loki_version() -> str:
+    return golang.version("loki", "github.com/grafana/loki/v3").removeprefix("v")
+
+
+def loki_binary() -> Path:
+    """Loki alone, as a program of this machine."""
+    return _loki_program("loki", "cmd/loki")
+
+
+def promtail_binary() -> Path:
+    """Promtail alone. Without C it cannot read the journal itself."""
+    return _loki_program("promtail", "clients/cmd/promtail")
+
+
+def loki() -> Path:
+    """Loki."""
+    return _image_archive("loki", "loki", _loki_version(), {"loki": loki_binary()})
+
+
+def promtail() -> Path:
+    """Promtail, on a Debian root with the journalctl that reads the journal in its place (roles/promtail)."""
+    root = oci.debian_root("trixie", ["systemd"])
+    return _image_archive("promtail", "promtail", _loki_version(), {"root.tar": root, "promtail": promtail_binary()})
+
+
 def tradewatch() -> Path:
     """The services: Debian's Python, the locked wheels and the ``tradewatch`` distribution, installed offline."""
     # Wheels carry their libraries except those that every manylinux system has, such as the C++ one.
@@ -153,13 +226,20 @@ def tradewatch() -> Path:
 
 
 PARTS: dict[str, Callable[[], Path]] = {
+    "alertmanager": alertmanager,
     "k3s": k3s,
     "k3s-airgap-images": k3s_airgap_images,
+    "kube-state-metrics": kube_state_metrics,
     "kubectl": kubectl,
+    "loki": loki,
+    "node-exporter": node_exporter,
+    "postgres-exporter": postgres_exporter,
     "postgresql": postgresql,
     "prometheus": prometheus,
+    "promtail": promtail,
     "tradewatch": tradewatch,
     "valkey": valkey,
+    "valkey-exporter": valkey_exporter,
 }
 
 

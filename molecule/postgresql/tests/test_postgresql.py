@@ -31,6 +31,7 @@ def query(cluster: Cluster, secrets: dict[str, str]) -> Query:
     passwords = {
         "tradewatch": secrets["postgresql_password"],
         "tradewatch_owner": secrets["postgresql_owner_password"],
+        "tradewatch_exporter": secrets["postgresql_exporter_password"],
     }
 
     def call(sql: str, role: str = "tradewatch", password: str = "") -> subprocess.CompletedProcess[str]:
@@ -52,7 +53,7 @@ def test_the_schema_is_there_and_the_services_role_may_use_it(query: Query) -> N
     assert query("INSERT INTO audit_log (actor, action) VALUES ('molecule', 'test')").stderr == ""
 
 
-@pytest.mark.parametrize("role", ["tradewatch", "tradewatch_owner"])
+@pytest.mark.parametrize("role", ["tradewatch", "tradewatch_owner", "tradewatch_exporter"])
 def test_a_wrong_password_is_refused(query: Query, role: str) -> None:
     assert "password authentication failed" in query("SELECT 1", role, "wrong").stderr
 
@@ -70,10 +71,47 @@ def test_nobody_else_reaches_it(cluster: Cluster) -> None:
     # No policy holds back what a pod of the namespace default sends: it reaches other Services.
     cluster.probe("default", "stranger", "collectors")
     eventually(lambda: cluster.connects("default", "stranger", dns, 53), "the probe reaches the DNS", 30)
-    eventually(lambda: not cluster.connects("default", "stranger", address, 5432), "a stranger is kept out", 30)
+    for port in (5432, 9187):
+        refused = f"a stranger is kept out of {port}"
+        eventually(lambda port=port: not cluster.connects("default", "stranger", address, port), refused, 30)
     # What the upgrade's label lets in, it lets in: the policy, not a dead port, keeps the stranger out.
     cluster.probe(NAMESPACE, "upgrade", "trading", {"app.kubernetes.io/name": "database-upgrade"})
     eventually(lambda: cluster.connects(NAMESPACE, "upgrade", address, 5432), "the upgrade reaches it", 30)
+
+
+def test_prometheus_reads_its_figures(cluster: Cluster) -> None:
+    annotations = cluster.get("service", "postgresql", "--namespace", NAMESPACE)["metadata"]["annotations"]
+    assert annotations["prometheus.io/scrape"] == "true"
+    scrape = cluster.prometheus_probe()
+    url = f"http://postgresql.{NAMESPACE}.svc:{annotations['prometheus.io/port']}{annotations['prometheus.io/path']}"
+    found: dict[str, float] = {}
+
+    def is_up() -> bool:
+        found.clear()
+        found.update(scrape(url))
+        return found.get("pg_up") == 1 and bool(in_database("pg_stat_user_tables_n_dead_tup"))
+
+    def in_database(name: str) -> list[float]:
+        return [value for series, value in found.items() if series.startswith(f"{name}{{") and "tradewatch" in series]
+
+    eventually(is_up, "the exporter reaches PostgreSQL", 60)
+    for name in (
+        "pg_stat_database_numbackends",
+        "pg_locks_count",
+        "pg_stat_database_xact_commit",
+        "pg_database_size_bytes",
+    ):
+        assert in_database(name), name
+    assert {"pg_replication_is_replica", "pg_wal_size_bytes", "pg_stat_checkpointer_num_timed_total"} <= found.keys()
+    failed = [s for s, value in found.items() if s.startswith("pg_scrape_collector_success") and value != 1]
+    assert not failed
+
+
+def test_the_exporter_s_role_reads_statistics_and_nothing_else(query: Query) -> None:
+    member = "SELECT string_agg(roleid::regrole::text, ',') FROM pg_auth_members WHERE member = current_user::regrole"
+    assert query(member, "tradewatch_exporter").stdout.strip() == "pg_monitor"
+    for statement in ("SELECT * FROM orders", "CREATE TABLE own (i int)", "ALTER SYSTEM SET work_mem = '1GB'"):
+        assert "permission denied" in query(statement, "tradewatch_exporter").stderr, statement
 
 
 def test_data_outlives_a_crash_and_the_pod(cluster: Cluster, query: Query) -> None:
@@ -97,12 +135,12 @@ def test_it_runs_as_nobody_on_a_file_system_it_cannot_write(cluster: Cluster) ->
 
 def test_passwords_stand_in_no_argument_environment_or_log(cluster: Cluster, secrets: dict[str, str]) -> None:
     seen = cluster.execute(NAMESPACE, POD, "sh", "-c", "cat /proc/1/cmdline /proc/1/environ").stdout
-    seen += cluster.text("logs", POD, "--namespace", NAMESPACE)
+    seen += cluster.text("logs", POD, "--namespace", NAMESPACE, "--all-containers")
     seen += cluster.text("logs", "job/database-upgrade", "--namespace", NAMESPACE)
     seen += cluster.text("get", "pods", "--namespace", NAMESPACE, "-o", "yaml")
     assert "postgres" in seen
-    assert secrets["postgresql_password"] not in seen
-    assert secrets["postgresql_owner_password"] not in seen
+    for name in ("postgresql_password", "postgresql_owner_password", "postgresql_exporter_password"):
+        assert secrets[name] not in seen, name
 
 
 def test_a_changed_password_takes_effect(lab_dir: Path, query: Query, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from lab_cluster import Cluster, eventually, policy
 
 NAMESPACE = "crypto-collectors"
+METRICS_PORT = 9121
 # An entry of the services table whose connects_to names Valkey.
 CLIENT = {"app.kubernetes.io/name": "market-data-collector-coinbase"}
 # Sends the lines of stdin as commands and prints each reply's first line; the password is in no argument.
@@ -91,7 +92,9 @@ def test_only_those_in_the_table_reach_it(cluster: Cluster, ask: Ask) -> None:
     cluster.make(policy(NAMESPACE, "probe-neighbour", {"tradewatch.io/probe": "neighbour"}, "Egress"))
     cluster.probe(NAMESPACE, "neighbour", "collectors")
     eventually(lambda: cluster.connects(NAMESPACE, "neighbour", dns, 53), "the neighbour reaches the DNS", 30)
-    eventually(lambda: not cluster.connects(NAMESPACE, "neighbour", address, 6379), "a neighbour is kept out", 30)
+    for port in (6379, METRICS_PORT):
+        refused = f"a neighbour is kept out of {port}"
+        eventually(lambda port=port: not cluster.connects(NAMESPACE, "neighbour", address, port), refused, 30)
 
 
 def test_it_runs_as_nobody_on_a_file_system_it_cannot_write(cluster: Cluster) -> None:
@@ -106,11 +109,41 @@ def test_password_is_where_the_table_needs_it_and_nowhere_else(cluster: Cluster,
     found = {(item["metadata"]["namespace"], item["metadata"]["name"]): item["data"] for item in secrets}
     password = {"password": base64.b64encode(login.split()[2].encode()).decode()}
     assert found.pop((NAMESPACE, "valkey-users")).keys() == {"users.acl"}
+    assert found.pop((NAMESPACE, "valkey-exporter")).keys() == {"passwords.json"}
     assert found == {(NAMESPACE, "valkey"): password, ("crypto-trading", "valkey"): password}
 
 
-def test_password_stands_in_no_argument_or_environment(cluster: Cluster, login: str) -> None:
+def test_password_stands_in_no_argument_or_environment(cluster: Cluster, login: str, lab_dir: Path) -> None:
     seen = cluster.execute(NAMESPACE, "valkey-0", "sh", "-c", "cat /proc/1/cmdline /proc/1/environ").stdout
     assert seen.startswith("valkey-server")
     assert login.split()[2] not in seen
-    assert login.split()[2] not in cluster.text("get", "pod", "valkey-0", "--namespace", NAMESPACE, "-o", "yaml")
+    shown = cluster.text("get", "pod", "valkey-0", "--namespace", NAMESPACE, "-o", "yaml")
+    shown += cluster.text("logs", "valkey-0", "--namespace", NAMESPACE, "--container", "exporter")
+    assert login.split()[2] not in shown
+    assert json.loads((lab_dir / "secrets.json").read_text())["valkey_exporter_password"] not in shown
+
+
+def test_prometheus_reads_its_figures(cluster: Cluster) -> None:
+    annotations = cluster.get("service", "valkey", "--namespace", NAMESPACE)["metadata"]["annotations"]
+    assert annotations["prometheus.io/scrape"] == "true"
+    scrape = cluster.prometheus_probe()
+    url = f"http://valkey.{NAMESPACE}.svc:{annotations['prometheus.io/port']}{annotations['prometheus.io/path']}"
+    found: dict[str, float] = {}
+
+    def is_up() -> bool:
+        found.update(scrape(url))
+        return found["redis_up"] == 1
+
+    eventually(is_up, "the exporter reaches Valkey", 60)
+    assert found["redis_memory_max_bytes"] == 768 * 1024**2
+    assert {"redis_connected_clients", "redis_evicted_keys_total", "redis_aof_last_write_status"} <= found.keys()
+
+
+def test_the_exporter_reads_no_data(ask: Ask, lab_dir: Path) -> None:
+    password = json.loads((lab_dir / "secrets.json").read_text())["valkey_exporter_password"]
+    replies = ask(f"AUTH exporter {password}", "PING", "GET molecule", "KEYS *", "XREAD STREAMS x 0", "CONFIG SET hz 1")
+    assert replies[:2] == ["+OK", "+PONG"]
+    assert {reply.split()[0] for reply in replies[2:]} == {"-NOPERM"}
+    # What the exporter itself asks for, it may ask for.
+    log = ask("AUTH exporter " + password, "SLOWLOG LEN", "LATENCY LATEST", "CLIENT SETNAME redis_exporter")
+    assert not [reply for reply in log if reply.startswith("-")]
