@@ -125,6 +125,37 @@ def test_wrong_checksum_is_not_passed_over_for_another_source(cache: Path, upstr
     assert len(resolve(cache, artifact, "cache", "upstream")[2]) == 1
 
 
+# Optional ones
+
+
+def test_an_optional_artifact_that_is_nowhere_is_one_line_and_no_problem(
+    cache: Path, upstream: tuple[Path, str]
+) -> None:
+    given = {"url": f"{upstream[1]}/k3s", "sha256": SHA256}
+    artifact = row(optional=True, upstream=given)
+    assert not check(cache, artifact, "cache", "upstream")
+    fact, line, problems = resolve(cache, artifact, "cache", "upstream")
+    assert (fact, problems) == ({}, [])
+    assert line.startswith("k3s v1: left out, it is optional and nowhere: cache (")
+    assert "HTTP 404" in line
+    assert "\n" not in line
+    assert len(resolve(cache, row(upstream=given), "cache", "upstream")[2]) == 1, "one that is not optional"
+
+
+def test_an_optional_artifact_that_is_there_is_used(cache: Path) -> None:
+    (cache / "k3s").write_bytes(CONTENT)
+    fact, line, problems = resolve(cache, row(optional=True), "cache")
+    assert not problems
+    assert (fact["sha256"], line) == (SHA256, f"k3s v1: cache (placed by hand, sha256 {SHA256})")
+
+
+def test_an_optional_artifact_with_a_wrong_checksum_is_a_problem(cache: Path) -> None:
+    (cache / "k3s").write_bytes(CONTENT)
+    (cache / "k3s.sha256").write_text(f"{'0' * 64}  k3s\n")
+    assert len(check(cache, row(optional=True), "cache")) == 1
+    assert len(resolve(cache, row(optional=True), "cache")[2]) == 1
+
+
 # Upstream
 
 

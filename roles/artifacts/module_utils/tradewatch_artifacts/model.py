@@ -41,6 +41,7 @@ class Artifact:
     node_roles: tuple[str, ...] = ()
     upstream: Upstream | None = None
     registries: str = ""
+    optional: bool = False
 
     @property
     def is_archive(self) -> bool:

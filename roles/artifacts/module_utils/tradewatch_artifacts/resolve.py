@@ -44,7 +44,10 @@ class Resolver:
         self._cache = cache
 
     def check(self, artifacts: Iterable[Artifact]) -> list[Problem]:
-        """What no source would give, found without building or downloading; all artifacts at the same time."""
+        """What no source would give, found without building or downloading; all artifacts at the same time.
+
+        One that is optional may be nowhere; one that must not be used is a problem all the same.
+        """
         with ThreadPoolExecutor(max_workers=8) as pool:
             return [problem for problem in pool.map(self._check_one, artifacts) if problem]
 
@@ -65,7 +68,10 @@ class Resolver:
             except RefusedError as error:
                 problems.append(self._refused(artifact, error))
             except SourceError as error:
-                problems.append(self._missing(artifact, error))
+                if artifact.optional:
+                    lines.append(f"{artifact.name} {artifact.version}: left out, it is optional and nowhere: {error}")
+                else:
+                    problems.append(self._missing(artifact, error))
         return resolved, lines, changed, problems
 
     def _find(self, artifact: Artifact) -> Found:
@@ -87,7 +93,7 @@ class Resolver:
                 return self._refused(artifact, error)
             except SourceError as error:
                 failures[source.name] = str(error)
-        return self._missing(artifact, SourceError(_places(failures)))
+        return None if artifact.optional else self._missing(artifact, SourceError(_places(failures)))
 
     def _unlisted(self) -> dict[str, str]:
         allowed = {source.name for source in self._sources}

@@ -97,6 +97,7 @@ _ARTIFACT = _mapping(
         "node_roles": _list(_TEXT),
         "upstream": _mapping(dict.fromkeys(("url", "checksum_url", "sha256", "image"), _TEXT)),
         "registries": _TEXT,
+        "optional": {"type": "boolean"},
     },
     ["name", "kind", "version", "file", "node_roles"],
 )
