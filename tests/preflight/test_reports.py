@@ -120,6 +120,7 @@ def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "vault_valkey_password": "",
         "vault_prometheus_password": "change-me",
         "cluster_name": None,
+        "log_collector": "prontail",
         "tradewatch_simulators": "{{ undefined_table }}",
         "tradewatch_secrets": [
             {"name": "api-key", "namespace": "crypto-trading", "values": {"key": "{{ no_such_secret }}"}},
@@ -171,6 +172,7 @@ DATA_PROBLEMS = {
     "empty secret": f"secret vault_valkey_password: is empty; {SECRET_FIX}",
     "example secret": f"secret vault_prometheus_password: still has the example's value; {SECRET_FIX}",
     "unset variable": "variable cluster_name: is not set; set it in group_vars/all/main.yml of the inventory",
+    "unknown collector": "variable log_collector: unknown collector prontail; did you mean promtail?",
     "duplicate service": "service market-data-collector-coinbase: the table holds 2 of this name; "
     "give each a name of its own",
     "unknown node role": "service on-mars: unknown node role colectors; did you mean collectors?",

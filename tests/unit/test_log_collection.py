@@ -122,6 +122,7 @@ class Stack:
             "promtail_max_backoff": "1s",
         }
         config = yaml.safe_load(render("promtail", "promtail.yml.j2", self.folder, **settings))
+        config["target_config"]["sync_period"] = "500ms"
         pods = next(job for job in config["scrape_configs"] if job["job_name"] == "kubernetes-pods")
         assert pods.pop("kubernetes_sd_configs")[0]["selectors"] == [
             {"role": "pod", "field": "spec.nodeName=${NODE_NAME}"}
@@ -129,7 +130,7 @@ class Stack:
         del pods["relabel_configs"]
         pods["static_configs"] = [
             {"labels": {**labels(name), "node": "${NODE_NAME}", "__path__": str(self.folder / f"pods/{name}/*.log")}}
-            for name in ("web", "odd", "text", "loud", "calm", "outage", "restart", "bomb")
+            for name in ("boot", "web", "odd", "text", "loud", "calm", "outage", "restart", "bomb")
         ]
         (self.folder / "promtail.yml").write_text(yaml.safe_dump(config))
 
@@ -221,6 +222,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     made = Stack(tmp_path_factory.mktemp("logs"))
     try:
         made.start("loki")
+        # Promtail is ready once it follows a file.
+        made.write("boot", '{"event": "started"}')
         made.start("promtail")
         yield made
     finally:
@@ -263,7 +266,7 @@ def test_hostile_lines_are_contained_and_counted(stack: Stack) -> None:
     stack.write("odd", b"binary \x00\x01\xff\xfe end", five_megabytes, '{"level": "info", "broken', "", "the last")
     wait(lambda: "the last" in "".join(stack.lines('{service="odd"} |= "the last"')), "the line after them", 20)
     found = stack.lines('{service="odd"}')
-    assert "binary \ufffd end" in found
+    assert "binary " + 4 * "\ufffd" + " end" in found
     [cut] = [line for line in found if line.startswith("xxx")]
     assert len(cut) == MAX_LINE_BYTES
     assert '{"level": "info", "broken' in found
@@ -300,10 +303,9 @@ def test_stream_over_its_rate_is_refused_alone(stack: Stack) -> None:
     loud = [[str(now + number), "z" * 200_000] for number in range(20)]
     body = {"streams": [{"stream": {"service": "flood"}, "values": loud}]}
     body["streams"].append({"stream": {"service": "beside"}, "values": [[str(now), "heard"]]})
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        stack.api("/loki/api/v1/push", body)
-    assert refused.value.code == 429
+    stack.api("/loki/api/v1/push", body)
     assert stack.lines('{service="beside"}') == ["heard"]
+    assert 0 < len(stack.lines('{service="flood"}')) < len(loud)
     assert 0 < stack.loki_metric("loki_discarded_samples_total", "per_stream_rate_limit") < len(loud)
 
 
@@ -345,7 +347,7 @@ def test_journal_and_audit_log_are_streams_of_their_own(stack: Stack) -> None:
     base = {"cluster": "test", "job": "journal", "node": NODE, "service": "k3s"}
     assert ({**base, "level": "error"}, 'level=error component=kubelet msg="no space"') in found
     assert ({**base, "level": "warning"}, "Main process exited") in found
-    assert sum('"MESSAGE": [98, 255]' in line for _, line in found) == 1
+    assert sum("[98,255]" in line for _, line in found) == 1
 
     wait(lambda: len(stack.lines('{job="audit"}')) == 3, "the audit log", 20)
     found = stack.streams('{job="audit"} | json | user_username="eve"')

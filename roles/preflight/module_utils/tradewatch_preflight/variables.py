@@ -8,6 +8,7 @@ from typing import Any
 from .problem import Problem, did_you_mean
 
 SOURCES = ("cache", "upstream", "registries")
+LOG_COLLECTORS = ("promtail", "none")
 _SET_IT = "set it in group_vars/all/main.yml of the inventory"
 
 
@@ -33,6 +34,7 @@ def check(
         *[Problem(f"variable {name}", "is not set", _SET_IT) for name in missing],
         *_secrets(secrets, failures, set(excused)),
         *_sources(values),
+        *_log_collector(values),
     ]
 
 
@@ -67,3 +69,11 @@ def _sources(values: Mapping[str, Any]) -> list[Problem]:
     return [
         Problem("variable artifact_sources", f"unknown source {one}", did_you_mean(one, SOURCES)) for one in unknown
     ]
+
+
+def _log_collector(values: Mapping[str, Any]) -> list[Problem]:
+    collector = values.get("log_collector")
+    if collector in (None, "", *LOG_COLLECTORS):
+        return []
+    fix = did_you_mean(str(collector), LOG_COLLECTORS)
+    return [Problem("variable log_collector", f"unknown collector {collector}", fix)]
