@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 Entry = dict[str, Any]
 Rule = dict[str, Any]
@@ -59,13 +60,22 @@ def tradewatch_secret_namespaces(entries: Iterable[Entry], secret: str) -> list[
     )
 
 
+def tradewatch_url_port(url: str) -> int:
+    """The port that a URL means. Raises ValueError for one that is no http or https URL."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an http:// or https:// URL with a host")
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
 class FilterModule:
     """Ansible's entry point."""
 
-    def filters(self) -> dict[str, Callable[..., list[Any]]]:
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """The filters by name."""
         return {
             "tradewatch_egress": tradewatch_egress,
             "tradewatch_ingress": tradewatch_ingress,
             "tradewatch_secret_namespaces": tradewatch_secret_namespaces,
+            "tradewatch_url_port": tradewatch_url_port,
         }

@@ -86,3 +86,17 @@ def test_a_secret_is_needed_where_entries_read_it() -> None:
     ]
     assert services.tradewatch_secret_namespaces(table, "valkey") == ["crypto-collectors", "crypto-trading"]
     assert services.tradewatch_secret_namespaces(table, "vault") == []
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [("http://host:8095/v1", 8095), ("https://host/v1", 443), ("http://host", 80), ("http://[2001:db8::1]:81/", 81)],
+)
+def test_the_port_that_a_url_means(url: str, port: int) -> None:
+    assert services.tradewatch_url_port(url) == port
+
+
+@pytest.mark.parametrize("url", ["", "host:8095", "ftp://host", "http://", "http://host:99999"])
+def test_what_is_no_url_has_no_port(url: str) -> None:
+    with pytest.raises(ValueError, match=r"URL|[Pp]ort"):
+        services.tradewatch_url_port(url)

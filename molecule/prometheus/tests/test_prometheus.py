@@ -8,6 +8,7 @@ import os
 import ssl
 import subprocess
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,25 @@ from lab_cluster import Cluster, eventually, services
 from testinfra.host import Host
 
 NAMESPACE = "crypto-monitoring"
-JOBS = {"kubernetes-services-metrics", "kubernetes-pods-metrics", "prometheus"}
-SERVICES = set(services())
+JOBS = {
+    "kubernetes-services-metrics",
+    "kubernetes-pods-metrics",
+    "prometheus",
+    "alertmanager",
+    "loki",
+    "promtail",
+    "node-exporter",
+    "kube-state-metrics",
+    "kubelet",
+    "cadvisor",
+    "apiserver",
+    "etcd",
+    "coredns",
+}
+# A target a node, or a target a server.
+NODE_JOBS = {"promtail", "node-exporter", "kubelet", "cadvisor"}
+SERVER_JOBS = {"apiserver", "etcd"}
+SERVICES = {name for name, row in services().items() if row["namespace"] != NAMESPACE}
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -99,6 +117,106 @@ def test_retention_is_bounded_by_time_and_size(prometheus: Prometheus) -> None:
     assert flags["web.enable-admin-api"] == flags["web.enable-lifecycle"] == "false"
 
 
+def names(prometheus: Prometheus, query: str, label: str) -> list[str]:
+    found = prometheus.data("query?" + urllib.parse.urlencode({"query": query}))["result"]
+    return sorted(series["metric"].get(label, "") for series in found)
+
+
+def test_every_node_and_every_server_is_a_target(prometheus: Prometheus, cluster: Cluster) -> None:
+    nodes = {item["metadata"]["name"]: item["metadata"]["labels"] for item in cluster.get("nodes")["items"]}
+    servers = sorted(name for name, labels in nodes.items() if "node-role.kubernetes.io/control-plane" in labels)
+    for job in sorted(NODE_JOBS | SERVER_JOBS):
+        wanted = sorted(nodes) if job in NODE_JOBS else servers
+        eventually(
+            lambda job=job, wanted=wanted: names(prometheus, f'up{{job="{job}"}} == 1', "node") == wanted,  # type: ignore[misc]
+            f"{job} has the nodes {wanted}",
+            90,
+        )
+
+
+def test_every_replica_is_a_target(prometheus: Prometheus, cluster: Cluster) -> None:
+    """Pods behind annotated Services, as the API tells of them, and no other."""
+
+    def running() -> list[str]:
+        found = []
+        for namespace in ("crypto-collectors", "crypto-trading", "crypto-monitoring"):
+            for service in cluster.get("services", "--namespace", namespace)["items"]:
+                if service["metadata"].get("annotations", {}).get("prometheus.io/scrape") == "true":
+                    name = service["spec"]["selector"]["app.kubernetes.io/name"]
+                    found += [pod["metadata"]["name"] for pod in cluster.pods(namespace, name)]
+        return sorted(found)
+
+    eventually(
+        lambda: names(prometheus, 'up{job="kubernetes-pods-metrics"} == 1', "pod") == running(),
+        "every replica is up",
+        90,
+    )
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        # k3s serves all components from one registry: each series is stored by one job.
+        "count by (__name__) ({__name__=~'apiserver_request_total|kubelet_running_pods', job!~'apiserver|kubelet'})",
+        "count by (job) ({__name__=~'apiserver_.*', job='kubelet'})",
+        "count by (job) ({__name__=~'kubelet_.*', job='apiserver'})",
+    ],
+)
+def test_a_component_is_stored_once(prometheus: Prometheus, query: str) -> None:
+    assert names(prometheus, query, "job") == []
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "apiserver_request_total",
+        "etcd_server_has_leader",
+        "kubelet_running_pods",
+        "container_memory_working_set_bytes",
+        "coredns_dns_responses_total",
+        "node_memory_MemAvailable_bytes",
+        "kube_pod_status_ready",
+        "loki_request_duration_seconds_count",
+        "alertmanager_config_last_reload_successful",
+        "scrape_sample_limit",
+    ],
+)
+def test_a_metric_of_the_rules_is_there(prometheus: Prometheus, metric: str) -> None:
+    eventually(lambda: names(prometheus, f"count({metric})", "job"), f"{metric} is stored", 60)
+
+
+def test_rules_are_loaded_and_well(prometheus: Prometheus) -> None:
+    def unwell() -> list[str]:
+        groups = prometheus.data("rules")["groups"]
+        assert {"infrastructure", "kubernetes", "control_plane", "monitoring"} <= {group["name"] for group in groups}
+        rules = [rule for group in groups for rule in group["rules"]]
+        return [
+            f"{rule['name']}: {rule['health']} {rule.get('lastError', '')}" for rule in rules if rule["health"] != "ok"
+        ]
+
+    eventually(lambda: not unwell(), "every rule was evaluated without an error", 120)
+    assert "Watchdog" in names(prometheus, 'ALERTS{alertstate="firing"}', "alertname")
+
+
+def test_alerts_reach_alertmanager(prometheus: Prometheus) -> None:
+    found = prometheus.data("alertmanagers")["activeAlertmanagers"]
+    assert [entry["url"] for entry in found] == [f"https://alertmanager.{NAMESPACE}.svc:9093/api/v2/alerts"]
+    eventually(lambda: names(prometheus, "prometheus_notifications_sent_total > 0", "job"), "an alert was sent", 120)
+    assert names(prometheus, "prometheus_notifications_errors_total > 0", "job") == []
+
+
+def test_a_rule_cannot_be_edited_by_hand(cluster: Cluster) -> None:
+    (rules,) = [
+        item["metadata"]["name"]
+        for item in cluster.get("configmaps", "--namespace", NAMESPACE)["items"]
+        if item["metadata"]["name"].startswith("prometheus-rules-")
+    ]
+    patch = json.dumps({"data": {"monitoring.yml": "groups: []"}})
+    refused = cluster.run("patch", "configmap", rules, "--namespace", NAMESPACE, "--type=merge", "-p", patch)
+    assert refused.returncode != 0
+    assert "immutable" in refused.stderr
+
+
 def test_configuration_has_the_jobs_and_the_cluster_s_name(prometheus: Prometheus) -> None:
     config = prometheus.config()
     assert {job["job_name"] for job in config["scrape_configs"]} == JOBS
@@ -125,7 +243,10 @@ def test_it_may_discover_and_nothing_else(cluster: Cluster) -> None:
         ("get", "secrets", "crypto-collectors"),
         ("get", "secrets", NAMESPACE),
         ("delete", "pods", "crypto-collectors"),
-        ("list", "pods", "kube-system"),
+        ("get", "secrets", "kube-system"),
+        ("list", "pods", "default"),
+        ("get", "nodes/proxy", "default"),
+        ("get", "nodes/log", "default"),
     ]:
         assert not may(verb, what, namespace), f"{verb} {what} in {namespace}"
 
@@ -154,20 +275,52 @@ def is_kernel_s(mount_point: str) -> bool:
     }
 
 
-def test_changed_configuration_rolls_it_and_keeps_its_data(
-    cluster: Cluster, prometheus: Prometheus, lab_dir: Path
-) -> None:
-    before = cluster.ready_pod(NAMESPACE, "prometheus")["metadata"]["uid"]
-    block = eventually(lambda: prometheus.data("query?query=up")["result"], "a sample")[0]["value"][0]
-    interval = prometheus.config()["global"]["scrape_interval"]
+def converge(*variables: str) -> None:
+    """The role once more, with variables on top of the lab's."""
     command = ["ansible-playbook", str(REPOSITORY / "molecule/prometheus/converge.yml")]
+    extra = [word for variable in variables for word in ("--extra-vars", variable)]
     subprocess.run(
-        [*command, "--inventory", str(REPOSITORY / "inventory/lab"), "--extra-vars", "prometheus_scrape_interval=14s"],
+        [*command, "--inventory", str(REPOSITORY / "inventory/lab"), *extra],
         cwd=REPOSITORY,
         env={**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")},
         check=True,
         timeout=240,
     )
+
+
+def test_an_exporter_outside_is_one_entry(prometheus: Prometheus, hosts: dict[str, Host]) -> None:
+    """A program on a host, of which the cluster knows nothing, with metrics in a file."""
+    host = hosts["collectors-1"]
+    address = host.check_output("hostname -I").split()[0]
+    serve = "systemd-run --unit=outside --working-directory=/run/outside python3 -m http.server 9555"
+    host.check_output(f"mkdir -p /run/outside && echo outside_metric 7 > /run/outside/metrics && {serve}")
+    try:
+        entry = {"name": "outside", "targets": [f"{address}:9555"], "labels": {"site": "lab"}}
+        converge(json.dumps({"prometheus_external_targets": [entry]}))
+        query = 'outside_metric{job="external", service="outside", site="lab"} == 7'
+        eventually(lambda: names(prometheus, query, "instance") == [f"{address}:9555"], "its metric is stored", 90)
+    finally:
+        host.check_output("systemctl stop outside; rm -rf /run/outside")
+
+
+def test_a_target_over_its_limit_is_contained_and_named(prometheus: Prometheus) -> None:
+    """Loki's own metrics stand in for an endpoint that explodes: the limit of its job is what they pass."""
+    converge(json.dumps({"prometheus_job_limits": {"loki": {"sample_limit": 10}}}))
+    eventually(lambda: names(prometheus, 'up{job="loki"} == 0', "job") == ["loki"], "its scrape is thrown away", 90)
+    hit = "increase(prometheus_target_scrapes_exceeded_sample_limit_total[5m]) > 0"
+    eventually(lambda: names(prometheus, hit, "job"), "the limit is counted", 90)
+    assert names(prometheus, 'up{job="alertmanager"} == 1', "job") == ["alertmanager"]
+    errors = [
+        t["lastError"] for t in prometheus.data("targets?state=active")["activeTargets"] if t["scrapePool"] == "loki"
+    ]
+    assert errors == ["sample limit exceeded"]
+
+
+def test_changed_configuration_rolls_it_and_keeps_its_data(cluster: Cluster, prometheus: Prometheus) -> None:
+    before = cluster.ready_pod(NAMESPACE, "prometheus")["metadata"]["uid"]
+    block = eventually(lambda: prometheus.data("query?query=up")["result"], "a sample")[0]["value"][0]
+    interval = prometheus.config()["global"]["scrape_interval"]
+    converge("prometheus_scrape_interval=14s")
     assert cluster.ready_pod(NAMESPACE, "prometheus")["metadata"]["uid"] != before
     assert interval != "14s"
     assert prometheus.config()["global"]["scrape_interval"] == "14s"

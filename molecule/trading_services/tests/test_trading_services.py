@@ -12,7 +12,7 @@ import pytest
 from lab_cluster import Cluster, eventually, services
 from testinfra.host import Host
 
-TABLE = services()
+TABLE = {name: row for name, row in services().items() if row["namespace"] != "crypto-monitoring"}
 COLLECTOR = "market-data-collector-coinbase"
 SIMULATOR = "exchange-simulator"
 SERVICES = sorted(TABLE)

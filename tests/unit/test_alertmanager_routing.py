@@ -1,0 +1,224 @@
+"""Alertmanager's configuration as the role renders it, judged by the real amtool and the real Alertmanager."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import tarfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+import yaml
+
+from lab.bundle import oci, parts
+
+ROLE = Path("roles/alertmanager")
+TOKEN = "token-of-the-webhook"
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root that holds amtool and prometheus-alertmanager with what they need, as Debian trixie has them."""
+    archive = oci.debian_root("trixie", parts.MONITORING_PACKAGES, "extract")
+    folder = tmp_path_factory.mktemp("alertmanager")
+    libraries = "lib/x86_64-linux-gnu/(ld-linux-x86-64.so.2|libc.so.6)$"
+    wanted = re.compile(
+        rf"(\./)?usr/(bin/(amtool|prometheus-alertmanager)$|share/prometheus/alertmanager/|{libraries})"
+    )
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, [m for m in packed.getmembers() if wanted.match(m.name)], filter="data")
+    (folder / "lib64").symlink_to("usr/lib/x86_64-linux-gnu")
+    (folder / "lib").symlink_to("usr/lib")
+    return folder
+
+
+def render(repository: Path, **changes: Any) -> str:
+    """The configuration with the role's defaults and these changes."""
+    variables = yaml.safe_load((repository / ROLE / "defaults/main.yml").read_text())
+    environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment.filters["to_json"] = json.dumps
+    text = (repository / ROLE / "templates/alertmanager.yml.j2").read_text()
+    return environment.from_string(text).render({**variables, **changes})
+
+
+@pytest.fixture
+def configuration(repository: Path, tmp_path: Path) -> Path:
+    """The rendered configuration, with a dead man's switch."""
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(render(repository, alertmanager_watchdog_url="http://control.example:8095/v1/watchdog"))
+    return file
+
+
+def amtool(programs: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [programs / "usr/bin/amtool", *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("url", ["", "http://control.example:8095/v1/watchdog"])
+def test_the_configuration_is_one_that_amtool_takes(repository: Path, programs: Path, tmp_path: Path, url: str) -> None:
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(render(repository, alertmanager_watchdog_url=url))
+    checked = amtool(programs, "check-config", file)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    receivers = {row["name"]: row for row in yaml.safe_load(file.read_text())["receivers"]}
+    assert bool(receivers["watchdog"].get("webhook_configs")) is bool(url)
+
+
+def test_a_broken_configuration_is_refused(programs: Path, configuration: Path) -> None:
+    configuration.write_text(configuration.read_text().replace("receiver: trading", "receiver: tradng"))
+    assert amtool(programs, "check-config", configuration).returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "receiver"),
+    [
+        ({"alertname": "Watchdog", "severity": "none"}, "watchdog"),
+        ({"alertname": "Watchdog", "severity": "critical", "team": "devops"}, "watchdog"),
+        ({"alertname": "TradingHalted", "severity": "critical", "team": "trading"}, "trading"),
+        ({"alertname": "ModelDrift", "severity": "warning", "team": "trading"}, "trading"),
+        ({"alertname": "MarketDataStale", "severity": "critical", "team": "data"}, "data"),
+        ({"alertname": "NewsFeedDead", "severity": "info", "team": "data"}, "data"),
+        ({"alertname": "DailyLossHigh", "severity": "warning", "team": "management"}, "management"),
+        ({"alertname": "NodeDown", "severity": "critical", "team": "devops"}, "devops"),
+        ({"alertname": "Mine", "severity": "critical", "team": "unknown"}, "devops"),
+        ({"alertname": "Mine"}, "devops"),
+    ],
+    ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else value,
+)
+def test_alerts_go_to_their_team(programs: Path, configuration: Path, labels: dict[str, str], receiver: str) -> None:
+    pairs = [f"{name}={value}" for name, value in labels.items()]
+    tested = amtool(
+        programs, "config", "routes", "test", f"--config.file={configuration}", f"--verify.receivers={receiver}", *pairs
+    )
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+class Calls(BaseHTTPRequestHandler):
+    """Keeps what Alertmanager posts."""
+
+    seen: list[tuple[str, dict[str, Any]]]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.seen.append((self.headers.get("Authorization", ""), body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quietly."""
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def _eventually(check: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = check()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"not within 60 s: {what}")
+
+
+@pytest.fixture
+def calls() -> Iterator[ThreadingHTTPServer]:
+    """Where notifications are sent."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Calls)
+    Calls.seen = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.servers
+def test_alertmanager_inhibits_groups_and_proves_who_it_is(
+    repository: Path, programs: Path, tmp_path: Path, calls: ThreadingHTTPServer
+) -> None:
+    # Debian's Alertmanager looks for its templates below /usr/share, so it gets a root of its own.
+    (programs / "token").write_text(TOKEN)
+    text = render(
+        repository,
+        alertmanager_notifier_url=f"http://127.0.0.1:{calls.server_port}/v1/alerts",
+        alertmanager_group_wait="1s",
+        alertmanager_critical_group_wait="1s",
+    )
+    (programs / "alertmanager.yml").write_text(text.replace("/etc/alertmanager/web/webhook-token", "/token"))
+    port = _free_port()
+    command = [
+        *("unshare", "--user", "--map-root-user", f"--root={programs}", "--wd=/", "/usr/bin/prometheus-alertmanager"),
+        "--config.file=/alertmanager.yml",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--cluster.listen-address=",
+        "--storage.path=/data",
+    ]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _eventually(lambda: _answers(f"{url}/-/ready"), f"ready; its log: {tmp_path / 'log'}")
+        dead = {"node": "trading-1"}
+        _post(
+            url,
+            {"alertname": "NodeDown", "severity": "critical", "team": "devops", **dead},
+            {"alertname": "ServiceDown", "severity": "critical", "team": "trading", "service": "risk-manager", **dead},
+            {"alertname": "ServiceDown", "severity": "critical", "team": "data", "service": "x", "node": "other-1"},
+            {"alertname": "LagHigh", "severity": "critical", "team": "data", "stream": "signals"},
+            {"alertname": "LagHigh", "severity": "warning", "team": "data", "stream": "signals"},
+            {"alertname": "LagHigh", "severity": "warning", "team": "data", "stream": "quotes"},
+            {"alertname": "NoNode", "severity": "info", "team": "trading"},
+        )
+        wanted = {
+            ("NodeDown", "critical", ""),
+            ("ServiceDown", "critical", ""),
+            ("LagHigh", "critical", "signals"),
+            ("LagHigh", "warning", "quotes"),
+            ("NoNode", "info", ""),
+        }
+        _eventually(lambda: _told() >= wanted, "what is not inhibited is told")
+        assert _told() == wanted
+        told = [alert["labels"] for _, body in Calls.seen for alert in body["alerts"]]
+        assert [labels["node"] for labels in told if labels["alertname"] == "ServiceDown"] == ["other-1"]
+        assert {authorization for authorization, _ in Calls.seen} == {f"Bearer {TOKEN}"}
+        for _, body in Calls.seen:
+            assert body["version"] == "4"
+            assert all(re.fullmatch("[0-9a-f]{16}", alert["fingerprint"]) for alert in body["alerts"])
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _told() -> set[tuple[str, str, str]]:
+    alerts = [alert["labels"] for _, body in list(Calls.seen) for alert in body["alerts"]]
+    return {(labels["alertname"], labels["severity"], labels.get("stream", "")) for labels in alerts}
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _post(url: str, *alerts: dict[str, str]) -> None:
+    ends = (datetime.now(UTC) + timedelta(minutes=10)).isoformat()
+    body = json.dumps([{"labels": labels, "annotations": {}, "endsAt": ends} for labels in alerts]).encode()
+    request = urllib.request.Request(f"{url}/api/v2/alerts", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 200
