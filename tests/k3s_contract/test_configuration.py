@@ -54,6 +54,23 @@ def test_servers_carry_k3s_roles(cluster: Cluster, server: Host) -> None:
     assert labels["node-role.kubernetes.io/etcd"] == "true"
 
 
+def test_etcd_s_metrics_are_served_where_they_are_asked_for(server: Host) -> None:
+    # The roles set etcd-expose-metrics; Prometheus reads port 2381 of the node's address.
+    stated = yaml.safe_load(server.run("cat /etc/rancher/k3s/config.yaml"))
+    assert stated["etcd-expose-metrics"] is True
+    metrics = server.run(f"curl --silent --fail http://{stated['node-ip']}:2381/metrics")
+    assert "etcd_server_has_leader 1" in metrics
+
+
+def test_the_kubelet_s_certificate_is_the_cluster_s(server: Host, agent: Host) -> None:
+    # Prometheus verifies port 10250 by the node's address with the CA that pods are given.
+    for host in (server, agent):
+        address = yaml.safe_load(host.run("cat /etc/rancher/k3s/config.yaml"))["node-ip"]
+        authority = "/var/lib/rancher/k3s/agent/server-ca.crt"
+        answer = f"curl --silent --output /dev/null --write-out '%{{http_code}}' --cacert {authority} https://{address}:10250/metrics"
+        assert host.run(answer).strip() == "401", f"{host.name}: not verified, or open to strangers"
+
+
 def test_an_unknown_key_is_named(agent: Host) -> None:
     path = "/run/k3s-contract-unknown.yaml"
     agent.write(path, 'no-such-key: 1\nserver: "https://127.0.0.1:1"\ntoken: contract\n')

@@ -1,0 +1,210 @@
+"""What the role prometheus renders, judged by promtool and read back: jobs, limits, rules, rights and ways out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.bundle import golang
+from tests.commands import REPOSITORY, run
+from tests.rules import RuleFolder
+
+ROLE = REPOSITORY / "roles/prometheus"
+JOBS = {
+    "kubernetes-services-metrics",
+    "kubernetes-pods-metrics",
+    "prometheus",
+    "alertmanager",
+    "loki",
+    "promtail",
+    "node-exporter",
+    "kube-state-metrics",
+    "kubelet",
+    "cadvisor",
+    "apiserver",
+    "etcd",
+    "coredns",
+    "grafana",
+    "external",
+}
+GIVEN: dict[str, Any] = {
+    "prometheus_state_dir": "/nonexistent",
+    "prometheus_image": "prometheus:test",
+    "prometheus_cluster_name": "test",
+    "prometheus_password": "secret-1",
+    "prometheus_alertmanager_password": "secret-2",
+    "prometheus_node_exporter_password": "secret-3",
+    "prometheus_scrape_namespaces": ["crypto-collectors", "crypto-monitoring"],
+    "prometheus_admin_cidrs": ["192.0.2.1/32"],
+    "prometheus_api_server_cidrs": ["192.0.2.11/32"],
+    "prometheus_node_cidrs": ["192.0.2.11/32", "192.0.2.12/32"],
+    "prometheus_grafana_enabled": True,
+    "prometheus_rules_dir": str(REPOSITORY / "files/rules"),
+    "prometheus_runbooks_url": "https://runbooks.example",
+    "prometheus_dashboards_url": "https://dashboards.example",
+    "prometheus_external_targets": [{"name": "router", "targets": ["203.0.113.9:9100"], "labels": {"site": "main"}}],
+    "prometheus_job_limits": {"loki": {"sample_limit": 77}},
+    "prometheus_rule_thresholds": {"node_cpu_busy_ratio": 0.5},
+}
+
+
+def render(folder: Path, **changed: Any) -> list[dict[str, Any]]:
+    """The role's objects as it would apply them."""
+    (folder / "templates").symlink_to(ROLE / "templates")
+    play = {
+        "hosts": "localhost",
+        "connection": "local",
+        "vars": {"ansible_python_interpreter": "{{ ansible_playbook_python }}"},
+        "gather_facts": False,
+        "vars_files": [str(ROLE / "defaults/main.yml"), str(ROLE / "vars/main.yml")],
+        "tasks": [{"ansible.builtin.template": {"src": "manifests.yml.j2", "dest": str(folder / "out.yml")}}],
+    }
+    (folder / "play.yml").write_text(yaml.safe_dump([play]))
+    (folder / "vars.json").write_text(json.dumps(GIVEN | changed))
+    run("ansible-playbook", "-i", "localhost,", str(folder / "play.yml"), "-e", f"@{folder}/vars.json")
+    return [item for item in yaml.safe_load_all((folder / "out.yml").read_text()) if item]
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return render(tmp_path_factory.mktemp("prometheus"))
+
+
+def named(objects: list[dict[str, Any]], kind: str, prefix: str) -> dict[str, Any]:
+    (found,) = (item for item in objects if item["kind"] == kind and item["metadata"]["name"].startswith(prefix))
+    return found
+
+
+@pytest.fixture(scope="module")
+def config(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    files = [item for item in objects if item["kind"] == "ConfigMap" and item["metadata"]["name"] == "prometheus"]
+    loaded: dict[str, Any] = yaml.safe_load(files[0]["data"]["prometheus.yml"])
+    return loaded
+
+
+def test_promtool_takes_configuration_and_rules(objects: list[dict[str, Any]], tmp_path: Path) -> None:
+    files = next(item for item in objects if item["kind"] == "ConfigMap" and "prometheus.yml" in item["data"])["data"]
+    text = files["prometheus.yml"]
+    for path in ("/etc/prometheus", "/var/run/secrets/kubernetes.io/serviceaccount"):
+        text = text.replace(path, str(tmp_path))
+    (tmp_path / "web").mkdir()
+    (tmp_path / "rules").mkdir()
+    authority = "-----BEGIN CERTIFICATE-----\n"  # promtool looks whether it is there, not what it says
+    for name in (
+        "web/password",
+        "web/alertmanager-password",
+        "web/node-exporter-password",
+        "web/ca.crt",
+        "ca.crt",
+        "token",
+    ):
+        (tmp_path / name).write_text(authority)
+    (tmp_path / "external.json").write_text(files["external.json"])
+    (tmp_path / "prometheus.yml").write_text(text)
+    for name, rules in named(objects, "ConfigMap", "prometheus-rules-")["data"].items():
+        (tmp_path / "rules" / name).write_text(rules)
+    program = golang.binary("prometheus", "github.com/prometheus/prometheus/cmd/promtool", "promtool")
+    checked = subprocess.run(
+        [program, "check", "config", "--lint=all", str(tmp_path / "prometheus.yml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_job_is_there_and_bounded(config: dict[str, Any]) -> None:
+    jobs = {job["job_name"]: job for job in config["scrape_configs"]}
+    assert set(jobs) == JOBS
+    for name, job in jobs.items():
+        assert 0 < job["sample_limit"] <= 50000, name
+        assert {"label_limit", "label_name_length_limit", "label_value_length_limit", "body_size_limit"} <= set(job), (
+            name
+        )
+        assert not (job.get("tls_config") or {}).get("insecure_skip_verify"), f"{name} does not verify"
+    assert jobs["loki"]["sample_limit"] == 77
+
+
+def test_every_job_has_a_budget(objects: list[dict[str, Any]]) -> None:
+    rules = yaml.safe_load(named(objects, "ConfigMap", "prometheus-rules-")["data"]["monitoring.yml"])
+    budgets = {
+        rule["labels"]["job"]: rule["labels"].get("optional")
+        for group in rules["groups"]
+        for rule in group["rules"]
+        if rule.get("record") == "job:series_budget:limit"
+    }
+    assert set(budgets) == JOBS
+    assert {job for job, optional in budgets.items() if optional} == {"grafana", "external"}
+
+
+def test_optional_jobs_are_left_out(tmp_path: Path) -> None:
+    rendered = render(tmp_path, prometheus_grafana_enabled=False, prometheus_external_targets=[])
+    files = next(item for item in rendered if item["kind"] == "ConfigMap" and "prometheus.yml" in item["data"])
+    jobs = {job["job_name"] for job in yaml.safe_load(files["data"]["prometheus.yml"])["scrape_configs"]}
+    assert jobs == JOBS - {"grafana", "external"}
+
+
+def test_rules_have_their_thresholds_and_cannot_be_edited(objects: list[dict[str, Any]]) -> None:
+    rules = named(objects, "ConfigMap", "prometheus-rules-")
+    assert rules["immutable"] is True
+    assert {f"{area}.yml" for area in RuleFolder(REPOSITORY / "files/rules").areas} == set(rules["data"])
+    text = rules["data"]["infrastructure.yml"]
+    assert "> 0.5" in " ".join(text.split())
+    assert "${" not in text
+    assert "https://runbooks.example/NodeDown.md" in text
+    pod = named(objects, "StatefulSet", "prometheus")["spec"]["template"]["spec"]
+    mounted = {volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume}
+    assert mounted == {"prometheus", rules["metadata"]["name"]}
+
+
+def test_an_external_target_is_reached_and_labelled(objects: list[dict[str, Any]]) -> None:
+    files = next(item for item in objects if item["kind"] == "ConfigMap" and "external.json" in item["data"])["data"]
+    (group,) = json.loads(files["external.json"])
+    assert group["targets"] == ["203.0.113.9:9100"]
+    assert group["labels"]["site"] == "main"
+    assert "203.0.113.9/32:9100" in ways_out(objects)
+
+
+def ways_out(objects: list[dict[str, Any]]) -> set[str]:
+    return {
+        f"{peer['ipBlock']['cidr']}:{port['port']}"
+        for rule in named(objects, "NetworkPolicy", "prometheus")["spec"]["egress"]
+        for peer in rule["to"]
+        if "ipBlock" in peer
+        for port in rule["ports"]
+    }
+
+
+def test_nodes_are_reached_on_the_ports_of_metrics_alone(objects: list[dict[str, Any]]) -> None:
+    assert ways_out(objects) == {
+        "192.0.2.11/32:6443",
+        "192.0.2.11/32:2381",
+        "192.0.2.11/32:10250",
+        "192.0.2.11/32:9100",
+        "192.0.2.12/32:10250",
+        "192.0.2.12/32:9100",
+        "203.0.113.9/32:9100",
+    }
+
+
+def test_its_rights_read_metrics_and_nothing_of_secrets(objects: list[dict[str, Any]]) -> None:
+    verbs = set()
+    resources = set()
+    for item in objects:
+        if item["kind"] in ("Role", "ClusterRole"):
+            for rule in item["rules"]:
+                verbs |= set(rule["verbs"])
+                resources |= set(rule.get("resources", [])) | set(rule.get("nonResourceURLs", []))
+    assert verbs == {"get", "list", "watch"}
+    assert resources == {"services", "pods", "endpointslices", "nodes", "nodes/metrics", "/metrics"}
+
+
+def test_passwords_are_in_the_secret_alone(objects: list[dict[str, Any]]) -> None:
+    for item in objects:
+        text = json.dumps(item)
+        assert item["kind"] == "Secret" or not any(f"secret-{n}" in text for n in (1, 2, 3))
