@@ -37,7 +37,7 @@ JOBS = {
 # A target a node, or a target a server.
 NODE_JOBS = {"promtail", "node-exporter", "kubelet", "cadvisor"}
 SERVER_JOBS = {"apiserver", "etcd"}
-SERVICES = {name for name, row in services().items() if row["namespace"] != NAMESPACE}
+SERVICES = set(services())
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
