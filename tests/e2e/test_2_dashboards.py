@@ -26,8 +26,14 @@ from tests.machines import wait
 QUERIES = [
     query for document in queries.load(REPOSITORY / "files/dashboards").values() for query in queries.queries(document)
 ]
-SPAN_SECONDS = 900
+# Long enough to reach back over all faults.
+SPAN_SECONDS = 1800
 STEP_SECONDS = 30
+SIMULATORS = {
+    "exchange-simulator": "crypto-collectors",
+    "llm-simulator": "crypto-trading",
+    "news-simulator": "crypto-collectors",
+}
 # In a simulator's pod: the fault that its argument describes.
 FAULT = """
 import sys, urllib.request
@@ -51,7 +57,7 @@ STAYS_EMPTY = {
 
 
 def fault(lab: LabUnderTest, simulator: str, **fields: Any) -> None:
-    in_pod(lab, simulator, "python3", "-c", FAULT, json.dumps(fields), namespace="crypto-collectors")
+    in_pod(lab, simulator, "python3", "-c", FAULT, json.dumps(fields), namespace=SIMULATORS[simulator])
 
 
 def scaled(lab: LabUnderTest, deployment: str, replicas: int) -> None:
@@ -113,8 +119,8 @@ def stormy(lab: LabUnderTest) -> Iterator[LabUnderTest]:
         yield lab
     finally:
         scaled(lab, "llm-validator", 1)
-        for simulator in ("exchange-simulator", "llm-simulator", "news-simulator"):
-            in_pod(lab, simulator, "python3", "-c", NO_FAULTS, namespace="crypto-collectors")
+        for simulator, namespace in SIMULATORS.items():
+            in_pod(lab, simulator, "python3", "-c", NO_FAULTS, namespace=namespace)
         lab.kubectl("rollout", "status", "-n", "crypto-trading", "deployment/llm-validator", "--timeout=120s")
 
 
