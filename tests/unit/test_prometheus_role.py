@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+import threading
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +18,7 @@ import yaml
 
 from lab.bundle import golang
 from tests.commands import REPOSITORY, run
+from tests.machines import wait
 from tests.rules import RuleFolder
 
 ROLE = REPOSITORY / "roles/prometheus"
@@ -208,3 +215,84 @@ def test_passwords_are_in_the_secret_alone(objects: list[dict[str, Any]]) -> Non
     for item in objects:
         text = json.dumps(item)
         assert item["kind"] == "Secret" or not any(f"secret-{n}" in text for n in (1, 2, 3))
+
+
+PAGES = {
+    "/calm": "calm 1\n",
+    "/exploding": "".join(f'exploding{{id="{number}"}} 1\n' for number in range(12000)),
+    "/label-bomb": f'bomb{{text="{"x" * 3000}"}} 1\n',
+    "/many-labels": "many{" + ",".join(f'l{number}="1"' for number in range(80)) + "} 1\n",
+    "/broken": "this is {not the format\n",
+}
+
+
+@pytest.fixture
+def exporter() -> Iterator[str]:
+    """An exporter outside the cluster, with pages of several kinds; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.end_headers()
+            self.wfile.write(PAGES[self.path].encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_target_over_a_limit_is_down_alone(config: dict[str, Any], exporter: str, tmp_path: Path) -> None:
+    """A real Prometheus with the limits of the job `external`, and targets that pass them."""
+    job = next(job for job in config["scrape_configs"] if job["job_name"] == "external")
+    limits = {key: value for key, value in job.items() if key.endswith("_limit")}
+    jobs = [
+        {"job_name": path[1:], "metrics_path": path, "static_configs": [{"targets": [exporter]}], **limits}
+        for path in PAGES
+    ]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    itself = {"job_name": "prometheus", "static_configs": [{"targets": [address]}]}
+    written = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": [*jobs, itself]}
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(written))
+    program = golang.binary("prometheus", "github.com/prometheus/prometheus/cmd/prometheus", "prometheus")
+    features = "--enable-feature=exemplar-storage,extra-scrape-metrics"
+    files = [f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([program, *files, features, f"--web.listen-address={address}"], stderr=log)
+    try:
+
+        def ask(query: str) -> dict[str, float]:
+            url = f"http://{address}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                found = json.load(answer)["data"]["result"]
+            return {series["metric"].get("job", ""): float(series["value"][1]) for series in found}
+
+        def seen() -> dict[str, float] | None:
+            try:
+                up = ask("up")
+            except OSError:
+                return None
+            return up if set(up) == {path[1:] for path in PAGES} | {"prometheus"} else None
+
+        up = wait(seen, "every target was scraped", 60) or {}
+        assert {job for job, value in up.items() if value == 1} == {"calm", "prometheus"}
+        assert ask("scrape_sample_limit")["calm"] == limits["sample_limit"]
+        counted = {
+            "sample": "prometheus_target_scrapes_exceeded_sample_limit_total",
+            "label": "prometheus_target_scrape_pool_exceeded_label_limits_total",
+        }
+        for kind, metric in counted.items():
+            wait(lambda metric=metric: ask(f"{metric} > 0"), f"the {kind} limit is counted", 30)  # type: ignore[misc]
+        assert not ask("exploding or bomb or many")
+    finally:
+        process.terminate()
+        process.wait(30)
