@@ -422,3 +422,38 @@ def test_loki_s_objects_let_in_whom_the_role_names(tmp_path: Path) -> None:
         {"ipBlock": {"cidr": "192.0.2.1/32"}},
     ]
     assert "egress" not in objects["NetworkPolicy"]["spec"]
+
+
+FAKE_JOURNALCTL = """#!/bin/sh
+# Three entries of which each call writes those behind the cursor.
+for word; do case $word in --cursor-file=*) cursor=${word#--cursor-file=} ;; esac; done
+echo "$@" >>"$CALLS"
+from=$(cat "$cursor" 2>/dev/null || echo 0)
+while [ "$from" -lt 3 ]; do from=$((from + 1)); echo "{\\"MESSAGE\\":\\"entry $from\\"}"; done
+echo "$from" >"$cursor"
+"""
+
+
+def test_journal_is_copied_once_and_begins_a_new_file_at_its_limit(tmp_path: Path) -> None:
+    program = tmp_path / "bin/journalctl"
+    program.parent.mkdir()
+    program.write_text(FAKE_JOURNALCTL)
+    program.chmod(0o755)
+    script = tmp_path / "journal.sh"
+    settings = {"promtail_data_dir": str(tmp_path), "_promtail_journal_bytes": 40}
+    script.write_text(render("promtail", "journal.sh.j2", tmp_path, **settings).replace("sleep 2", "sleep 0.05"))
+    calls = tmp_path / "calls"
+    environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "CALLS": str(calls)}
+    running = subprocess.Popen(["/bin/sh", script], env=environment)
+    try:
+        wait(lambda: calls.exists() and len(calls.read_text().splitlines()) >= 3, "three calls", 10)
+    finally:
+        running.kill()
+        running.wait()
+    old, new = tmp_path / "journal.log.1", tmp_path / "journal.log"
+    assert [json.loads(line)["MESSAGE"] for line in old.read_text().splitlines()] == ["entry 1", "entry 2", "entry 3"]
+    assert new.read_text() == ""
+    first, second = (set(line.split()) for line in calls.read_text().splitlines()[:2])
+    assert len(first - second) == 1, "the first call does not take the whole journal, the others go on"
+    assert not second - first
+    assert {"--unit=k3s.service", "--unit=k3s-agent.service"} <= second
