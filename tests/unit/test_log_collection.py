@@ -124,12 +124,10 @@ class Stack:
         config = yaml.safe_load(render("promtail", "promtail.yml.j2", self.folder, **settings))
         config["target_config"]["sync_period"] = "500ms"
         pods = next(job for job in config["scrape_configs"] if job["job_name"] == "kubernetes-pods")
-        assert pods.pop("kubernetes_sd_configs")[0]["selectors"] == [
-            {"role": "pod", "field": "spec.nodeName=${NODE_NAME}"}
-        ]
+        assert pods.pop("kubernetes_sd_configs") == [{"role": "pod"}]
         del pods["relabel_configs"]
         pods["static_configs"] = [
-            {"labels": {**labels(name), "node": "${NODE_NAME}", "__path__": str(self.folder / f"pods/{name}/*.log")}}
+            {"labels": {**labels(name), "node": "${HOSTNAME}", "__path__": str(self.folder / f"pods/{name}/*.log")}}
             for name in ("boot", "web", "odd", "text", "loud", "calm", "outage", "restart", "bomb")
         ]
         (self.folder / "promtail.yml").write_text(yaml.safe_dump(config))
@@ -143,7 +141,7 @@ class Stack:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                env={**os.environ, "NODE_NAME": NODE},
+                env={**os.environ, "HOSTNAME": NODE},
             )
         wait(lambda: self.ready(name), f"{name} is ready", 60)
 
