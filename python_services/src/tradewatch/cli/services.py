@@ -101,6 +101,11 @@ SERVICES: dict[str, ServiceEntry] = {
         "tradewatch.simulators.chat.service",
         "ChatSimulatorSettings",
     ),
+    "dashboard-report": ServiceEntry(
+        "show the dashboards as a web page, without Grafana",
+        "tradewatch.monitoring.dashboard_report.service",
+        "DashboardReportSettings",
+    ),
     "exchange-simulator": ServiceEntry(
         "stand in for an exchange, with seeded prices and faults on request",
         "tradewatch.simulators.exchange.service",
