@@ -30,6 +30,7 @@ RECORDING_NAME = re.compile(r"[a-z][a-z0-9_]*:[a-zA-Z][a-zA-Z0-9_]*:[a-z][a-z0-9
 # Metrics that docs/metrics.md does not list, by the program that exports them.
 EXPORTERS = {
     "alertmanager_": "Alertmanager",
+    "anomaly_": "anomaly-detector",
     "apiserver_": "kube-apiserver",
     "authentication_": "kube-apiserver",
     "container_": "cAdvisor",
