@@ -80,9 +80,10 @@ clean: lab-down  ## Remove the lab and the venv
 	@rm -rf $(VENV)
 
 # The machine is looked at before anything is changed; then Debian's packages, then the venv.
+test: PACKAGES_FOR := tests
 machine:
 	@$(PYTHON) -B -m lab.machine
-	@packages="$$($(PYTHON) -B -m lab.machine packages)"; if [ -n "$$packages" ]; then \
+	@packages="$$($(PYTHON) -B -m lab.machine packages $(PACKAGES_FOR))"; if [ -n "$$packages" ]; then \
 	  echo "installing from Debian: $$packages"; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$packages >/dev/null; fi
 

@@ -272,8 +272,22 @@ async def annotate(annotations: Sequence[Annotation], scope: Scope, sources: Map
             errors.append(one_line(f"{annotation.name}: {reason}"))
         else:
             raise result
-    marks.sort(key=lambda mark: mark["start"])
-    return {"marks": marks[-MAX_ANNOTATIONS:], "errors": errors}
+    return {"marks": _joined(marks)[-MAX_ANNOTATIONS:], "errors": errors}
+
+
+def _joined(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """In the order of time, with marks that say the same of times that overlap as one."""
+    found: list[dict[str, Any]] = []
+    newest: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for mark in sorted(marks, key=lambda mark: mark["start"]):
+        said = (mark["name"], mark["title"], mark["text"])
+        before = newest.get(said)
+        if before is not None and mark["start"] <= before["end"]:
+            before["end"] = max(before["end"], mark["end"])
+        else:
+            newest[said] = mark
+            found.append(mark)
+    return found
 
 
 async def _marks(annotation: Annotation, grid: Scope, sources: Mapping[str, Source]) -> list[dict[str, Any]]:

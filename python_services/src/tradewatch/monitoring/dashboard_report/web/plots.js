@@ -229,7 +229,7 @@ function drawMarks(chart, marks) {
     if (to < bbox.left || from > bbox.left + bbox.width) continue;
     const tone = colour(mark.colour, COLOURS.blue);
     const left = Math.max(from, bbox.left);
-    ctx.fillStyle = withAlpha(tone, 0.08);
+    ctx.fillStyle = withAlpha(tone, 0.06);
     ctx.fillRect(left, bbox.top, Math.min(to, bbox.left + bbox.width) - left, bbox.height);
     ctx.strokeStyle = withAlpha(tone, 0.8);
     ctx.setLineDash([4, 4]);

@@ -323,7 +323,7 @@ function show(entry, data) {
   entry.problem.title = lines.join("\n");
   entry.problem.hidden = !lines.length;
   entry.problem.classList.toggle("wrong", data.errors.length > 0);
-  if (data.title !== undefined) entry.title.textContent = data.title;
+  if (data.title !== undefined) entry.title.textContent = entry.title.title = data.title;
   const draw = DRAW[entry.panel.type];
   const nothing = !(data.series || []).length && !data.table && !data.lines && entry.panel.type !== "text";
   if (!draw) return entry.box.replaceChildren(make("div", "empty", `panels of the type ${entry.panel.type} are not drawn here`));
