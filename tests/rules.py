@@ -15,9 +15,11 @@ from typing import Any
 
 import yaml
 
-from plugins.filter.rules import tradewatch_rule_thresholds, tradewatch_rules
+from plugins.filter.rules import LOADER, tradewatch_rule_thresholds, tradewatch_rules
 from tests.commands import REPOSITORY
 
+# libyaml's, as LOADER is.
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 SEVERITIES = ("critical", "warning", "info")
 TEAMS = {"trading", "data", "devops", "management"}
 DASHBOARDS = {"unified-system", "crypto-trading-engine"}
@@ -64,6 +66,10 @@ _AGGREGATIONS = {
 }
 _WORDS = {"and", "atan2", "bool", "inf", "nan", "offset", "or", "unless"}
 _LABEL_LISTS = {"by", "group_left", "group_right", "ignoring", "on", "without"}
+
+
+def _loaded(text: str) -> Any:
+    return yaml.load(text, LOADER)
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,7 @@ class RuleFolder:
     @cached_property
     def values(self) -> dict[str, Any]:
         """What ``${name}`` stands for."""
-        table = yaml.safe_load((self.folder / "thresholds.yml").read_text()) or {}
+        table = _loaded((self.folder / "thresholds.yml").read_text()) or {}
         texts = [path.read_text() for path in self.areas.values()]
         return {**tradewatch_rule_thresholds(table, texts), **LINKS}
 
@@ -172,7 +178,7 @@ class RuleFolder:
         """All alerts and recordings."""
         found = []
         for area in self.areas:
-            for group in yaml.safe_load(self.rendered(area))["groups"]:
+            for group in _loaded(self.rendered(area))["groups"]:
                 for rule in group["rules"]:
                     name, alert = rule.get("alert") or rule["record"], "alert" in rule
                     texts = rule.get("labels") or {}, rule.get("annotations") or {}
@@ -211,7 +217,7 @@ class RuleFolder:
         promtool compares all labels and annotations; a test that repeats the links of each alert tests nothing by that.
         """
         path = self.test_file(area)
-        content: dict[str, Any] = yaml.safe_load(tradewatch_rules(path.read_text(), self.values, path.name))
+        content: dict[str, Any] = _loaded(tradewatch_rules(path.read_text(), self.values, path.name))
         alerts = {rule.name: rule for rule in self.alerts}
         for test in content["tests"]:
             for case in test.get("alert_rule_test") or []:
@@ -230,7 +236,7 @@ class RuleFolder:
         for area in self.areas:
             (target / f"{area}.yml").write_text(self.rendered(area))
             if self.test_file(area).exists():
-                (target / "tests" / f"{area}_test.yml").write_text(yaml.safe_dump(self.tests(area), sort_keys=False))
+                (target / "tests" / f"{area}_test.yml").write_text(yaml.dump(self.tests(area), Dumper=DUMPER))
 
 
 def documented_metrics(page: str) -> set[str]:
@@ -278,7 +284,8 @@ def page_problems(alert: str, page: Path) -> Iterator[str]:
     text = page.read_text()
     if not text.startswith(f"# {alert}\n"):
         yield f"{page.name}: its title is not {alert}"
-    parts = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n?)*)", text, re.MULTILINE))
+    pieces = [piece.partition("\n") for piece in re.split(r"^## ", text, flags=re.MULTILINE)[1:]]
+    parts = {heading: body for heading, _, body in pieces}
     if tuple(parts) != SECTIONS:
         yield f"{page.name}: its sections are not {', '.join(SECTIONS)}"
         return
