@@ -32,7 +32,6 @@ RECORDING_NAME = re.compile(r"[a-z][a-z0-9_]*:[a-zA-Z][a-zA-Z0-9_]*:[a-z][a-z0-9
 # Metrics that docs/metrics.md does not list, by the program that exports them.
 EXPORTERS = {
     "alertmanager_": "Alertmanager",
-    "anomaly_": "anomaly-detector",
     "apiserver_": "kube-apiserver",
     "authentication_": "kube-apiserver",
     "container_": "cAdvisor",
@@ -54,6 +53,8 @@ EXPORTERS = {
     "up": "Prometheus, of each scrape",
     "workqueue_": "API server",
 }
+# What Prometheus adds to a series of ours.
+SCRAPED_LABELS = {"instance", "job", "le", "namespace", "node", "pod", "service"}
 OWN_JOB = "kubernetes-pods-metrics"
 
 _TOKEN = re.compile(
@@ -239,12 +240,28 @@ class RuleFolder:
                 (target / "tests" / f"{area}_test.yml").write_text(yaml.dump(self.tests(area), Dumper=DUMPER))
 
 
-def documented_metrics(page: str) -> set[str]:
-    """The names of series of the metrics that docs/metrics.md lists."""
-    names = set()
-    for name, kind in re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE):
-        names |= {f"{name}_{part}" for part in ("bucket", "count", "sum")} if kind == "histogram" else {name}
-    return names
+def documented_metrics(page: str) -> dict[str, dict[str, set[str] | None]]:
+    """The series that docs/metrics.md lists: by name their labels, with the values where it names all, else None."""
+    found: dict[str, dict[str, set[str] | None]] = {}
+    for row in re.findall(r"^\| `.*$", page, re.MULTILINE):
+        name, kind, _, cell = row.strip("| ").split(" | ")[:4]
+        labels = {label: _values(text) for label, text in re.findall(r"`(\w+)`: (.*?)(?:<br>|$)", cell)}
+        suffixes = ("_bucket", "_count", "_sum") if kind == "histogram" else ("",)
+        for series_name in (name.strip("`") + suffix for suffix in suffixes):
+            before = found.setdefault(series_name, labels)
+            found[series_name] = {
+                label: before[label] | values if before.get(label) and values else None
+                for label, values in (before | labels).items()
+            }
+    return found
+
+
+def _values(text: str) -> set[str] | None:
+    """The values of a label that the text lists, or None where it says something else."""
+    parts = [part.strip() for part in re.sub(r"\([^)]*\)", "", text).split(";")]
+    lists = [part for part in parts if re.fullmatch(r"(`[^`]*`[,.\s]*)+", part)]
+    # What follows a semicolon may be a remark; what comes first says whether this is a list.
+    return set(re.findall(r"`([^`]*)`", " ".join(lists))) if lists and lists[0] == parts[0] else None
 
 
 def naming_problems(rules: list[Rule]) -> Iterator[str]:
@@ -310,16 +327,31 @@ def runbook_problems(alerts: list[Rule], folder: Path) -> Iterator[str]:
     yield from (f"{page.name}: no alert of that name" for page in folder.glob("*.md") if page.stem not in named)
 
 
-def metric_problems(rules: list[Rule], documented: set[str]) -> Iterator[str]:
-    """Expressions about metrics that nobody exports, or that count ours once for the Service and once for its pod."""
+def metric_problems(rules: list[Rule], documented: Mapping[str, Mapping[str, set[str] | None]]) -> Iterator[str]:
+    """Expressions about series that nobody exports, or that count ours once for the Service and once for its pod."""
     recorded = {rule.name for rule in rules if not rule.alert}
     for rule in rules:
         for found in selectors(rule.expr):
             if found.metric in documented:
                 if not any(label == "job" and value == OWN_JOB for label, _, value in found.matchers):
                     yield f'{rule.name}: {found.metric} without job="{OWN_JOB}"'
+                yield from _label_problems(rule, found, documented[found.metric])
             elif found.metric not in recorded and not found.metric.startswith(tuple(EXPORTERS)):
                 yield f"{rule.name}: nobody exports {found.metric}"
+
+
+def _label_problems(rule: Rule, found: Selector, labels: Mapping[str, set[str] | None]) -> Iterator[str]:
+    for label, operator, value in found.matchers:
+        if label in SCRAPED_LABELS:
+            continue
+        if label not in labels:
+            yield f"{rule.name}: {found.metric} has no label {label}"
+            continue
+        named = value.split("|") if "~" in operator else [value]
+        for one in named:
+            known = labels[label]
+            if known is not None and re.fullmatch(r"\w+", one) and one not in known:
+                yield f"{rule.name}: {found.metric} has no {label} {one}"
 
 
 def base_selectors(rule: Rule, rules: list[Rule]) -> set[Selector]:
