@@ -31,6 +31,7 @@ ALERT_NAME = re.compile(r"([A-Z][a-z0-9]+|[A-Z]{2,5}(?=[A-Z]|$))+")
 RECORDING_NAME = re.compile(r"[a-z][a-z0-9_]*:[a-zA-Z][a-zA-Z0-9_]*:[a-z][a-z0-9_]*")
 # Metrics that docs/metrics.md does not list, by the program that exports them.
 EXPORTERS = {
+    "ALERTS": "Prometheus, of its alerts",
     "alertmanager_": "Alertmanager",
     "apiserver_": "kube-apiserver",
     "authentication_": "kube-apiserver",
@@ -109,6 +110,9 @@ def selectors(expr: str) -> list[Selector]:
         kind, text = tokens[at]
         following = tokens[at + 1][1] if at + 1 < len(tokens) else ""
         at += 1
+        if text == "{":
+            # A selector without a metric's name.
+            at = next(i for i in range(at, len(tokens)) if tokens[i][1] == "}") + 1
         if kind != "name" or text.lower() in _WORDS:
             continue
         if text.lower() in _LABEL_LISTS:
@@ -338,6 +342,16 @@ def metric_problems(rules: list[Rule], documented: Mapping[str, Mapping[str, set
                 yield from _label_problems(rule, found, documented[found.metric])
             elif found.metric not in recorded and not found.metric.startswith(tuple(EXPORTERS)):
                 yield f"{rule.name}: nobody exports {found.metric}"
+
+
+def page_queries(folder: Path) -> list[Rule]:
+    """The queries of the runbooks' commands, as recordings named for their page."""
+    pages = sorted(folder.glob("*.md"))
+    return [
+        Rule("runbooks", page.name, query, alert=False)
+        for page in pages
+        for query in re.findall(r"promtool query instant .* '(.*)'$", page.read_text(), re.MULTILINE)
+    ]
 
 
 def _label_problems(rule: Rule, found: Selector, labels: Mapping[str, set[str] | None]) -> Iterator[str]:

@@ -58,6 +58,18 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
     assert not list(rules.runbook_problems(FOLDER.alerts, PAGES))
 
 
+def test_queries_of_the_runbooks_are_right(tmp_path: Path) -> None:
+    queries = rules.page_queries(PAGES)
+    assert len(queries) > len(FOLDER.alerts)
+    recordings = [{"record": f"page:query{at}:value", "expr": query.expr} for at, query in enumerate(queries)]
+    (tmp_path / "pages.yml").write_text(yaml.safe_dump({"groups": [{"name": "pages", "rules": recordings}]}))
+    checked = promtool("check", "rules", "--lint=none", tmp_path / "pages.yml")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    recorded = [rule for rule in FOLDER.rules if not rule.alert]
+    found = rules.metric_problems([*recorded, *queries], METRICS)
+    assert not [problem for problem in found if " without job=" not in problem]
+
+
 def test_every_alert_is_seen_to_fire_and_to_stay_silent() -> None:
     assert not list(rules.coverage_problems(FOLDER))
 
@@ -297,7 +309,7 @@ def test_selectors_of_an_expression() -> None:
     expr = """
     # a comment with a_name{x="y"}
     sum by (le, stage) (rate(a_seconds_bucket{job=~"x|y", stage!="llm"}[5m] offset 1h)) > bool 1e9
-      and on (product_id) group_left (exchange) level:b:max or absent(c) unless -d @ end() == 0x1F
+      and on (product_id) group_left (exchange) level:b:max or absent(c) unless -d @ end() == 0x1F and {x="y"}
     """
     assert rules.selectors(expr) == [
         rules.Selector("a_seconds_bucket", (("job", "=~", "x|y"), ("stage", "!=", "llm"))),
