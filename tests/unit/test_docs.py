@@ -32,6 +32,7 @@ SOURCE = "."
 PLAIN = {
     *("ansible-vault", "cp", "curl", "editor", "export", "grep", "install", "mkdir", "podman", "printf"),
     *("pip", "kubectl", "ssh", "tradewatch", SOURCE),
+    *("base64", "date", "head", "openssl", "ping", "sed", "sort", "uniq"),
 }
 # A path of this checkout, as a word of a command or in backticks in the text.
 OURS = (
