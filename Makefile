@@ -1,7 +1,7 @@
 # Two commands do everything: `make lab` and `make test`. The rest are their parts.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help machine lab lab-down image check lint unit chaos contract molecule e2e test bench lock clean
+.PHONY: help machine lab lab-down image dashboards check lint unit chaos contract molecule e2e test bench lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -27,6 +27,9 @@ lab-down:  ## Remove every trace of the lab but the cache
 
 image: machine $(READY)  ## Build the services' image and place it in the artifact cache
 	@$(WITHIN) $(BIN)/python -m lab place tradewatch
+
+dashboards: $(READY)  ## Make the dashboards' JSON in files/dashboards from the code
+	@$(WITHIN) $(BIN)/python -m tradewatch.monitoring.dashboards files/dashboards
 
 # From fast to slow; the contract runs on the lab of the end-to-end tests, before its last test resets the hosts.
 LINT := tests/lint
@@ -77,9 +80,10 @@ clean: lab-down  ## Remove the lab and the venv
 	@rm -rf $(VENV)
 
 # The machine is looked at before anything is changed; then Debian's packages, then the venv.
+test: PACKAGES_FOR := tests
 machine:
 	@$(PYTHON) -B -m lab.machine
-	@packages="$$($(PYTHON) -B -m lab.machine packages)"; if [ -n "$$packages" ]; then \
+	@packages="$$($(PYTHON) -B -m lab.machine packages $(PACKAGES_FOR))"; if [ -n "$$packages" ]; then \
 	  echo "installing from Debian: $$packages"; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$packages >/dev/null; fi
 

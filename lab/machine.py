@@ -11,7 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lab import paths
@@ -35,14 +35,16 @@ PROGRAMS = {
     "make": "make",
     "git": "git",
 }
+# What `make test` needs besides: the browser that looks at dashboard-report's page (64 MB, 23 s to install).
+TEST_PROGRAMS = {"chromium-headless-shell": "chromium-headless-shell"}
 # Debian keeps podman's helpers outside PATH.
 PROGRAM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/usr/lib/podman")
 
 
-def missing_packages() -> list[str]:
-    """Debian packages that are not installed: those of ``PROGRAMS``, the venv module, the CA certificates."""
+def missing_packages(programs: Mapping[str, str] = PROGRAMS) -> list[str]:
+    """Debian packages that are not installed: those of ``programs``, the venv module, the CA certificates."""
     path = os.pathsep.join(PROGRAM_FOLDERS)
-    missing = {package for program, package in PROGRAMS.items() if shutil.which(program, path=path) is None}
+    missing = {package for program, package in programs.items() if shutil.which(program, path=path) is None}
     if importlib.util.find_spec("ensurepip") is None:
         missing.add("python3-venv")
     if not Path("/etc/ssl/certs/ca-certificates.crt").exists():
@@ -109,9 +111,13 @@ def obstacles(
 
 
 def main() -> int:
-    """``check`` prints the obstacles, ``packages`` the Debian packages to install; exit 1 when there is an obstacle."""
-    if sys.argv[1:] == ["packages"]:
-        print(" ".join(missing_packages()))
+    """Print the obstacles; with ``packages``, or ``packages tests``, the Debian packages to install.
+
+    Exit 1 when there is an obstacle.
+    """
+    if sys.argv[1:2] == ["packages"]:
+        tests = TEST_PROGRAMS if sys.argv[2:] == ["tests"] else {}
+        print(" ".join(missing_packages({**PROGRAMS, **tests})))
         return 0
     found = obstacles()
     for obstacle in found:

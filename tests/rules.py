@@ -15,9 +15,11 @@ from typing import Any
 
 import yaml
 
-from plugins.filter.rules import tradewatch_rule_thresholds, tradewatch_rules
+from plugins.filter.rules import LOADER, tradewatch_rule_thresholds, tradewatch_rules
 from tests.commands import REPOSITORY
 
+# libyaml's, as LOADER is.
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 SEVERITIES = ("critical", "warning", "info")
 TEAMS = {"trading", "data", "devops", "management"}
 DASHBOARDS = {"unified-system", "crypto-trading-engine"}
@@ -29,6 +31,7 @@ ALERT_NAME = re.compile(r"([A-Z][a-z0-9]+|[A-Z]{2,5}(?=[A-Z]|$))+")
 RECORDING_NAME = re.compile(r"[a-z][a-z0-9_]*:[a-zA-Z][a-zA-Z0-9_]*:[a-z][a-z0-9_]*")
 # Metrics that docs/metrics.md does not list, by the program that exports them.
 EXPORTERS = {
+    "ALERTS": "Prometheus, of its alerts",
     "alertmanager_": "Alertmanager",
     "apiserver_": "kube-apiserver",
     "authentication_": "kube-apiserver",
@@ -51,6 +54,8 @@ EXPORTERS = {
     "up": "Prometheus, of each scrape",
     "workqueue_": "API server",
 }
+# What Prometheus adds to a series of ours.
+SCRAPED_LABELS = {"instance", "job", "le", "namespace", "node", "pod", "service"}
 OWN_JOB = "kubernetes-pods-metrics"
 
 _TOKEN = re.compile(
@@ -63,6 +68,10 @@ _AGGREGATIONS = {
 }
 _WORDS = {"and", "atan2", "bool", "inf", "nan", "offset", "or", "unless"}
 _LABEL_LISTS = {"by", "group_left", "group_right", "ignoring", "on", "without"}
+
+
+def _loaded(text: str) -> Any:
+    return yaml.load(text, LOADER)
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,9 @@ def selectors(expr: str) -> list[Selector]:
         kind, text = tokens[at]
         following = tokens[at + 1][1] if at + 1 < len(tokens) else ""
         at += 1
+        if text == "{":
+            # A selector without a metric's name.
+            at = next(i for i in range(at, len(tokens)) if tokens[i][1] == "}") + 1
         if kind != "name" or text.lower() in _WORDS:
             continue
         if text.lower() in _LABEL_LISTS:
@@ -162,7 +174,7 @@ class RuleFolder:
     @cached_property
     def values(self) -> dict[str, Any]:
         """What ``${name}`` stands for."""
-        table = yaml.safe_load((self.folder / "thresholds.yml").read_text()) or {}
+        table = _loaded((self.folder / "thresholds.yml").read_text()) or {}
         texts = [path.read_text() for path in self.areas.values()]
         return {**tradewatch_rule_thresholds(table, texts), **LINKS}
 
@@ -171,7 +183,7 @@ class RuleFolder:
         """All alerts and recordings."""
         found = []
         for area in self.areas:
-            for group in yaml.safe_load(self.rendered(area))["groups"]:
+            for group in _loaded(self.rendered(area))["groups"]:
                 for rule in group["rules"]:
                     name, alert = rule.get("alert") or rule["record"], "alert" in rule
                     texts = rule.get("labels") or {}, rule.get("annotations") or {}
@@ -210,7 +222,7 @@ class RuleFolder:
         promtool compares all labels and annotations; a test that repeats the links of each alert tests nothing by that.
         """
         path = self.test_file(area)
-        content: dict[str, Any] = yaml.safe_load(tradewatch_rules(path.read_text(), self.values, path.name))
+        content: dict[str, Any] = _loaded(tradewatch_rules(path.read_text(), self.values, path.name))
         alerts = {rule.name: rule for rule in self.alerts}
         for test in content["tests"]:
             for case in test.get("alert_rule_test") or []:
@@ -229,15 +241,31 @@ class RuleFolder:
         for area in self.areas:
             (target / f"{area}.yml").write_text(self.rendered(area))
             if self.test_file(area).exists():
-                (target / "tests" / f"{area}_test.yml").write_text(yaml.safe_dump(self.tests(area), sort_keys=False))
+                (target / "tests" / f"{area}_test.yml").write_text(yaml.dump(self.tests(area), Dumper=DUMPER))
 
 
-def documented_metrics(page: str) -> set[str]:
-    """The names of series of the metrics that docs/metrics.md lists."""
-    names = set()
-    for name, kind in re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE):
-        names |= {f"{name}_{part}" for part in ("bucket", "count", "sum")} if kind == "histogram" else {name}
-    return names
+def documented_metrics(page: str) -> dict[str, dict[str, set[str] | None]]:
+    """The series that docs/metrics.md lists: by name their labels, with the values where it names all, else None."""
+    found: dict[str, dict[str, set[str] | None]] = {}
+    for row in re.findall(r"^\| `.*$", page, re.MULTILINE):
+        name, kind, _, cell = row.strip("| ").split(" | ")[:4]
+        labels = {label: _values(text) for label, text in re.findall(r"`(\w+)`: (.*?)(?:<br>|$)", cell)}
+        suffixes = ("_bucket", "_count", "_sum") if kind == "histogram" else ("",)
+        for series_name in (name.strip("`") + suffix for suffix in suffixes):
+            before = found.setdefault(series_name, labels)
+            found[series_name] = {
+                label: before[label] | values if before.get(label) and values else None
+                for label, values in (before | labels).items()
+            }
+    return found
+
+
+def _values(text: str) -> set[str] | None:
+    """The values of a label that the text lists, or None where it says something else."""
+    parts = [part.strip() for part in re.sub(r"\([^)]*\)", "", text).split(";")]
+    lists = [part for part in parts if re.fullmatch(r"(`[^`]*`[,.\s]*)+", part)]
+    # What follows a semicolon may be a remark; what comes first says whether this is a list.
+    return set(re.findall(r"`([^`]*)`", " ".join(lists))) if lists and lists[0] == parts[0] else None
 
 
 def naming_problems(rules: list[Rule]) -> Iterator[str]:
@@ -277,7 +305,8 @@ def page_problems(alert: str, page: Path) -> Iterator[str]:
     text = page.read_text()
     if not text.startswith(f"# {alert}\n"):
         yield f"{page.name}: its title is not {alert}"
-    parts = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n?)*)", text, re.MULTILINE))
+    pieces = [piece.partition("\n") for piece in re.split(r"^## ", text, flags=re.MULTILINE)[1:]]
+    parts = {heading: body for heading, _, body in pieces}
     if tuple(parts) != SECTIONS:
         yield f"{page.name}: its sections are not {', '.join(SECTIONS)}"
         return
@@ -302,16 +331,41 @@ def runbook_problems(alerts: list[Rule], folder: Path) -> Iterator[str]:
     yield from (f"{page.name}: no alert of that name" for page in folder.glob("*.md") if page.stem not in named)
 
 
-def metric_problems(rules: list[Rule], documented: set[str]) -> Iterator[str]:
-    """Expressions about metrics that nobody exports, or that count ours once for the Service and once for its pod."""
+def metric_problems(rules: list[Rule], documented: Mapping[str, Mapping[str, set[str] | None]]) -> Iterator[str]:
+    """Expressions about series that nobody exports, or that count ours once for the Service and once for its pod."""
     recorded = {rule.name for rule in rules if not rule.alert}
     for rule in rules:
         for found in selectors(rule.expr):
             if found.metric in documented:
                 if not any(label == "job" and value == OWN_JOB for label, _, value in found.matchers):
                     yield f'{rule.name}: {found.metric} without job="{OWN_JOB}"'
+                yield from _label_problems(rule, found, documented[found.metric])
             elif found.metric not in recorded and not found.metric.startswith(tuple(EXPORTERS)):
                 yield f"{rule.name}: nobody exports {found.metric}"
+
+
+def page_queries(folder: Path) -> list[Rule]:
+    """The queries of the runbooks' commands, as recordings named for their page."""
+    pages = sorted(folder.glob("*.md"))
+    return [
+        Rule("runbooks", page.name, query, alert=False)
+        for page in pages
+        for query in re.findall(r"promtool query instant .* '(.*)'$", page.read_text(), re.MULTILINE)
+    ]
+
+
+def _label_problems(rule: Rule, found: Selector, labels: Mapping[str, set[str] | None]) -> Iterator[str]:
+    for label, operator, value in found.matchers:
+        if label in SCRAPED_LABELS:
+            continue
+        if label not in labels:
+            yield f"{rule.name}: {found.metric} has no label {label}"
+            continue
+        named = value.split("|") if "~" in operator else [value]
+        for one in named:
+            known = labels[label]
+            if known is not None and re.fullmatch(r"\w+", one) and one not in known:
+                yield f"{rule.name}: {found.metric} has no {label} {one}"
 
 
 def base_selectors(rule: Rule, rules: list[Rule]) -> set[Selector]:

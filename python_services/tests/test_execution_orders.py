@@ -10,10 +10,12 @@ from exchange_support import ApiKey, ed25519_key
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from prometheus_client import CollectorRegistry
 from tradewatch.common.events import Side
 from tradewatch.common.settings import SettingsError, load
 from tradewatch.trading.contracts import OrderStatus, TradingState
 from tradewatch.trading.execution.coinbase import Product
+from tradewatch.trading.execution.metrics import REFUSALS, ExecutionMetrics
 from tradewatch.trading.execution.orders import (
     FINAL,
     Accepted,
@@ -238,3 +240,11 @@ def test_a_bad_key_is_one_line_that_does_not_hold_it(environment: pytest.MonkeyP
     [line] = caught.value.lines
     assert line.startswith("TRADEWATCH_EXCHANGE_PRIVATE_KEY_FILE: must be an EC P-256 key")
     assert "hunter2" not in line
+
+
+def test_series_of_rejections_are_there_before_the_first() -> None:
+    registry = CollectorRegistry()
+    ExecutionMetrics(registry, [])
+    for reason in REFUSALS:
+        labels = {"status": OrderStatus.REJECTED.value, "reason": reason.value}
+        assert registry.get_sample_value("trade_executions_total", labels) == 0

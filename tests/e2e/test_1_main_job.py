@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 
+from tests import bench
 from tests.lab_under_test import LabUnderTest
 from tests.machines import wait
 
 ROLES = {"control-1": "control-plane", "collectors-1": "collectors", "trading-1": "trading", "analytics-1": "analytics"}
+SECOND_RUN_SECONDS = 100
 NAMESPACES = {"crypto-collectors": "restricted", "crypto-trading": "restricted"}
 
 
@@ -21,12 +24,16 @@ def test_make_lab_ends_with_the_table(lab: LabUnderTest) -> None:
         assert word in table
 
 
-def test_a_second_make_lab_builds_nothing(lab: LabUnderTest) -> None:
+def test_a_second_make_lab_builds_and_changes_nothing(lab: LabUnderTest) -> None:
     started = time.monotonic()
     output = lab.make("lab")
     assert time.monotonic() - started < 480
     assert "go build" not in output
     assert "Debian" not in output
+    changed = bench.recaps(output)[0]
+    assert set(changed) >= {*ROLES, "localhost"}
+    assert sum(changed.values()) == 0, (changed, re.findall(r"^changed: .*", output, re.MULTILINE))
+    assert bench.stages(output)["site.yml"] < SECOND_RUN_SECONDS
 
 
 def test_make_lab_writes_below_its_folders_only(lab: LabUnderTest) -> None:

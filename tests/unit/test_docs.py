@@ -30,8 +30,9 @@ COPY, EXAMPLE = "inventory/production", "inventory/production.example"
 SOURCE = "."
 # Programs that the docs may use, beside those that have a check of their own below.
 PLAIN = {
-    *("ansible-vault", "cp", "curl", "editor", "export", "install", "mkdir", "podman", "printf"),
-    *("pip", "kubectl", "tradewatch", SOURCE),
+    *("ansible-vault", "cp", "curl", "editor", "export", "grep", "install", "mkdir", "podman", "printf"),
+    *("pip", "kubectl", "ssh", "tradewatch", SOURCE),
+    *("base64", "date", "head", "openssl", "ping", "sed", "sort", "uniq"),
 }
 # A path of this checkout, as a word of a command or in backticks in the text.
 OURS = (

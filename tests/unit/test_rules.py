@@ -58,6 +58,18 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
     assert not list(rules.runbook_problems(FOLDER.alerts, PAGES))
 
 
+def test_queries_of_the_runbooks_are_right(tmp_path: Path) -> None:
+    queries = rules.page_queries(PAGES)
+    assert len(queries) > len(FOLDER.alerts)
+    recordings = [{"record": f"page:query{at}:value", "expr": query.expr} for at, query in enumerate(queries)]
+    (tmp_path / "pages.yml").write_text(yaml.safe_dump({"groups": [{"name": "pages", "rules": recordings}]}))
+    checked = promtool("check", "rules", "--lint=none", tmp_path / "pages.yml")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    recorded = [rule for rule in FOLDER.rules if not rule.alert]
+    found = rules.metric_problems([*recorded, *queries], METRICS)
+    assert not [problem for problem in found if " without job=" not in problem]
+
+
 def test_every_alert_is_seen_to_fire_and_to_stay_silent() -> None:
     assert not list(rules.coverage_problems(FOLDER))
 
@@ -150,6 +162,11 @@ tests:
           - exp_labels: {product_id: BTC-USD}
             exp_annotations: {description: "BTC-USD lags 40 s, over 30 s."}
 """
+METRICS_PAGE = """
+| `lag_seconds` | gauge | seconds | `product_id`: a product<br>`kind`: `fast`; `slow` (usual); not all | A lag. |
+| `wait_seconds` | histogram | seconds | `kind`: `fast` or another | A wait. |
+| `wait_seconds` | histogram | seconds | `kind`: `slow` | A wait. |
+"""
 PAGE = """# LagHigh
 
 ## What it means
@@ -192,7 +209,7 @@ def made(folder: Path, rule: str = RULE, test: str = TEST, page: str = PAGE) -> 
 
 
 def problems(folder: rules.RuleFolder) -> list[str]:
-    documented = rules.documented_metrics("| `lag_seconds` | gauge | seconds | none | A lag. |\n")
+    documented = rules.documented_metrics(METRICS_PAGE)
     return [
         *rules.naming_problems(folder.rules),
         *(problem for alert in folder.alerts for problem in rules.statement_problems(alert)),
@@ -231,6 +248,8 @@ def test_a_wrong_expectation_is_red(tmp_path: Path) -> None:
         ("/d/unified-system", "/d/mine", "LagHigh: dashboard_url is not ${dashboards_url}/d/"),
         ("lag_seconds{job=", "lags_seconds{job=", "product:lag_seconds:max: nobody exports lags_seconds"),
         ('{job="kubernetes-pods-metrics"}', "", 'lag_seconds without job="kubernetes-pods-metrics"'),
+        ('s-metrics"}', 's-metrics", kind=~"fast|sloww"}', "product:lag_seconds:max: lag_seconds has no kind sloww"),
+        ('s-metrics"}', 's-metrics", product="BTC-USD"}', "product:lag_seconds:max: lag_seconds has no label product"),
         ("product:lag_seconds:max >", "product:lag_seconds:min >", "nobody exports product:lag_seconds:min"),
     ],
 )
@@ -290,7 +309,7 @@ def test_selectors_of_an_expression() -> None:
     expr = """
     # a comment with a_name{x="y"}
     sum by (le, stage) (rate(a_seconds_bucket{job=~"x|y", stage!="llm"}[5m] offset 1h)) > bool 1e9
-      and on (product_id) group_left (exchange) level:b:max or absent(c) unless -d @ end() == 0x1F
+      and on (product_id) group_left (exchange) level:b:max or absent(c) unless -d @ end() == 0x1F and {x="y"}
     """
     assert rules.selectors(expr) == [
         rules.Selector("a_seconds_bucket", (("job", "=~", "x|y"), ("stage", "!=", "llm"))),
@@ -298,6 +317,13 @@ def test_selectors_of_an_expression() -> None:
         rules.Selector("c"),
         rules.Selector("d"),
     ]
+
+
+def test_documented_labels() -> None:
+    found = rules.documented_metrics(METRICS_PAGE)
+    assert found["lag_seconds"] == {"product_id": None, "kind": {"fast", "slow"}}
+    assert found["wait_seconds_bucket"] == {"kind": None}
+    assert "wait_seconds" not in found
 
 
 def test_the_index_names_every_alert(tmp_path: Path) -> None:

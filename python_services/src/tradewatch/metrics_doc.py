@@ -10,6 +10,8 @@ from tradewatch.common.consumer import CONSUMER_METRICS
 from tradewatch.common.metrics import BUILD_INFO, Area, Metric
 from tradewatch.common.stream_reader import STREAM_READER_METRICS
 from tradewatch.monitoring.alert_notifier.metrics import NOTIFIER_METRICS
+from tradewatch.monitoring.anomaly_detector.metrics import ANOMALY_METRICS
+from tradewatch.monitoring.dashboard_report.metrics import DASHBOARD_REPORT_METRICS
 from tradewatch.monitoring.watchdog_receiver.metrics import WATCHDOG_METRICS
 from tradewatch.simulators.chat.metrics import CHAT_SIMULATOR_METRICS
 from tradewatch.simulators.exchange.metrics import SIMULATOR_METRICS
@@ -50,6 +52,8 @@ AREAS = (
     Area("Notifications", ("alert-notifier",), NOTIFIER_METRICS),
     Area("Watchdog", ("watchdog-receiver",), WATCHDOG_METRICS),
     Area("Chat simulator", ("chat-simulator",), CHAT_SIMULATOR_METRICS),
+    Area("Dashboards", ("dashboard-report",), DASHBOARD_REPORT_METRICS),
+    Area("Anomalies", ("anomaly-detector",), ANOMALY_METRICS),
     Area("Exchange simulator", ("exchange-simulator",), SIMULATOR_METRICS),
 )
 

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import re
+from pathlib import Path
 from typing import Any
 
 MODULES = {
@@ -12,6 +13,7 @@ MODULES = {
     "decisions": "tradewatch.cli.tables",
     "trace": "tradewatch.cli.trace",
     "replay": "tradewatch.cli.replay",
+    "report": "tradewatch.cli.report",
     "alerts": "tradewatch.cli.alerts",
 }
 MAX_ROWS = 10_000
@@ -64,8 +66,38 @@ def add(commands: Any) -> None:
     replay.add_argument("file", metavar="FILE", help="the recording, or - for standard input")
     replay.add_argument("--speed", type=_speed, default=1.0, help="times as fast as recorded (default: 1)")
     replay.add_argument("--force", action="store_true", help="also into a stream that a collector is writing")
+    _add_report(commands)
     for command in (engage, release, status, positions, orders, decisions, trace, alerts_list):
         command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser(
+        "report",
+        help="write the dashboards into one HTML file",
+        description="Asks Prometheus and Loki what the dashboards show, and writes one HTML file that needs neither.",
+        epilog="Exit codes: 0 done, 1 something could not be asked or written, 2 wrong usage, 3 no such dashboard.",
+    )
+    report.add_argument("--output", required=True, type=Path, metavar="FILE", help="the file to write")
+    report.add_argument("--dashboard", action="append", default=[], metavar="UID", help="only these (default: all)")
+    report.add_argument(
+        "--dashboards", type=Path, default=Path("files/dashboards"), metavar="DIR", help="default: files/dashboards"
+    )
+    report.add_argument(
+        "--from", dest="start", default="6h", type=_span, metavar="SPAN", help="how far back, as 30m, 6h or 7d (6h)"
+    )
+    report.add_argument("--endpoints", type=Path, metavar="FILE", help="endpoints.json of the deployment")
+    report.add_argument("--prometheus", metavar="URL", help="Prometheus (default: as --endpoints says)")
+    report.add_argument("--loki", metavar="URL", help="Loki (default: as --endpoints says)")
+    report.add_argument("--ca-file", metavar="FILE", help="certificates to trust (default: as --endpoints says)")
+    report.add_argument("--username", metavar="NAME", help="user at Prometheus (default: as --endpoints says)")
+    report.add_argument("--password-file", metavar="FILE", help="file that holds that user's password")
+
+
+def _span(text: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]{0,5}[smhdw]", text):
+        raise argparse.ArgumentTypeError("must be a number and s, m, h, d or w, such as 6h")
+    return f"now-{text}"
 
 
 def _rows(text: str) -> int:

@@ -101,6 +101,16 @@ SERVICES: dict[str, ServiceEntry] = {
         "tradewatch.simulators.chat.service",
         "ChatSimulatorSettings",
     ),
+    "dashboard-report": ServiceEntry(
+        "show the dashboards as a web page, without Grafana",
+        "tradewatch.monitoring.dashboard_report.service",
+        "DashboardReportSettings",
+    ),
+    "anomaly-detector": ServiceEntry(
+        "say which key series are not as they usually are, and which of them moved most",
+        "tradewatch.monitoring.anomaly_detector.service",
+        "AnomalyDetectorSettings",
+    ),
     "exchange-simulator": ServiceEntry(
         "stand in for an exchange, with seeded prices and faults on request",
         "tradewatch.simulators.exchange.service",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry
 
 from tradewatch.common.metrics import Metric
+from tradewatch.trading.contracts import OrderStatus
 from tradewatch.trading.execution.orders import FINAL, Reason
 
 EXCHANGE = "coinbase"
@@ -18,6 +19,24 @@ ENDPOINTS = (
     "get_order",
     "list_orders",
     "list_fills",
+)
+# Reasons of rejected orders. Their series are there from the start: the first failure of a series that begins with it
+# is no increase to Prometheus.
+REFUSALS = (
+    Reason.HALTED,
+    Reason.REDUCING_ONLY,
+    Reason.NO_POSITION,
+    Reason.TOO_SMALL,
+    Reason.TOO_LARGE,
+    Reason.PRODUCT_UNAVAILABLE,
+    Reason.NEVER_SENT,
+    Reason.NEVER_REACHED,
+    Reason.THROTTLED,
+    Reason.UNREACHABLE,
+    Reason.INSUFFICIENT_FUNDS,
+    Reason.UNAUTHORIZED,
+    Reason.EXCHANGE_REFUSED,
+    Reason.EXCHANGE_FAILED,
 )
 STATUSES = ("2xx", "429", "4xx", "5xx", "other", "timeout", "error")
 
@@ -122,6 +141,8 @@ class ExecutionMetrics:
         self.drift = DRIFT.gauge(registry)
         self.foreign = FOREIGN.gauge(registry)
         self.active = ACTIVE.gauge(registry)
+        for reason in REFUSALS:
+            self.executions.labels(status=OrderStatus.REJECTED.value, reason=reason.value)
         for product in products:
             self.drift.labels(product_id=product).set(float("nan"))
             self.fees.labels(product_id=product)

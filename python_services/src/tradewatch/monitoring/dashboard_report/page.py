@@ -1,0 +1,69 @@
+"""The page's parts: the shell that the service serves, and the one file that holds everything."""
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+SCRIPTS = ("uPlot.iife.min.js", "format.js", "plots.js", "viewer.js")
+STYLES = ("uPlot.min.css", "viewer.css")
+CONTENT_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+ICON = "icon.svg"
+# Everything comes from the page itself, nothing runs that is not one of its files, nobody frames it.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+
+
+@cache
+def asset(name: str) -> str:
+    """The text of one of the page's files."""
+    return (files(__package__) / "web" / name).read_text(encoding="utf-8")
+
+
+def shell(version: str) -> str:
+    """The page as it is served; `version` in the addresses of its files lets browsers keep them until they change."""
+    styles = "".join(f'<link rel="stylesheet" href="/static/{name}?{version}">' for name in STYLES)
+    scripts = "".join(f'<script defer src="/static/{name}?{version}"></script>' for name in SCRIPTS)
+    icon = f'<link rel="icon" href="/static/{ICON}?{version}">'
+    return _document("Tradewatch", f"{icon}{styles}{scripts}", "")
+
+
+def report(title: str, data: Mapping[str, Any]) -> str:
+    """One file with the page's scripts, styles and data, which asks the network for nothing.
+
+    Its own Content-Security-Policy lets run what has the right SHA-256, and nothing else.
+    """
+    # No "</script>" and no "<!--" can be in what is between the tags; "\u003c" is the same to JSON.
+    embedded = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    scripts = [asset(name) for name in SCRIPTS]
+    styles = [asset(name) for name in STYLES]
+    policy = (
+        f"default-src 'none'; script-src {' '.join(map(_digest, scripts))}; "
+        f"style-src {' '.join(map(_digest, styles))}; "
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+    )
+    head = f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">'
+    head += "".join(f"<style>{text}</style>" for text in styles)
+    body = f'<script type="application/json" id="report">{embedded}</script>'
+    body += "".join(f"<script>{text}</script>" for text in scripts)
+    return _document(title, head, body)
+
+
+def _document(title: str, head: str, body: str) -> str:
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="dark">'
+        f"<title>{html.escape(title)}</title>{head}</head>"
+        "<body><noscript>This page draws its plots with JavaScript.</noscript>"
+        f'<div id="app"></div>{body}</body></html>\n'
+    )
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
