@@ -19,6 +19,13 @@ ORDER = [
     "valkey",
     "postgresql",
     "trading_services",
+    "node_exporter",
+    "kube_state_metrics",
+    "loki",
+    "promtail",
+    "alertmanager",
+    "monitoring_services",
+    "grafana",
     "prometheus",
 ]
 LAB = {"TRADEWATCH_LAB_DIR": str(REPOSITORY / ".lab/tests/molecule")}
