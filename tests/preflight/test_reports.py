@@ -147,7 +147,7 @@ def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Run:
             {**collector, "name": "double-dash", "ports": [{**websocket, "name": "web--socket"}]},
             {**collector, "name": "secretive", "secrets": [{**secret, "secret": "valky"}]},
             {**collector, "name": "keyless", "secrets": [{**secret, "key": "pasword"}]},
-            {**collector, "name": "elsewhere", "secrets": [{**secret, "secret": "postgresql"}]},
+            {**collector, "name": "elsewhere", "secrets": [{**secret, "secret": "api-key", "key": "key"}]},
             {**trader, "name": "trader", "secrets": [{**secret, "secret": "api-key", "key": "key"}]},
             {**trader, "name": "trader-keyless", "secrets": [{**secret, "secret": "api-key"}]},
             {**collector, "name": "open", "connects_to": [{"cidr": "10.0.0.1/8", "port": 443}]},
@@ -195,7 +195,7 @@ DATA_PROBLEMS = {
     "port name with two dashes": f"service double-dash: ports[0].name is 'web--socket'; {PORT_NAME_FIX}",
     "unknown Secret": "service secretive secrets: unknown Secret valky; did you mean valkey?",
     "unknown key of a Secret": "service keyless secrets: Secret valkey has no key pasword; did you mean password?",
-    "Secret of another namespace": "service elsewhere secrets: there is no Secret postgresql in crypto-collectors; "
+    "Secret of another namespace": "service elsewhere secrets: there is no Secret api-key in crypto-collectors; "
     "run the service where it is: in crypto-trading",
     "unknown key of a Secret of the table": "service trader-keyless secrets: Secret api-key has no key password; "
     "use one of key",
