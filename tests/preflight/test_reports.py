@@ -150,6 +150,14 @@ def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Run:
             {**collector, "name": "elsewhere", "secrets": [{**secret, "secret": "api-key", "key": "key"}]},
             {**trader, "name": "trader", "secrets": [{**secret, "secret": "api-key", "key": "key"}]},
             {**trader, "name": "trader-keyless", "secrets": [{**secret, "secret": "api-key"}]},
+            {**collector, "name": "folderless", "files": [{"path": "/etc/a", "config_map": "dashbords"}]},
+            {**collector, "name": "folder-afar", "files": [{"path": "/etc/a", "config_map": "dashboards"}]},
+            {**collector, "name": "folder-of-two", "files": [{"path": "/etc/a", "config_map": "a", "secret": "b"}]},
+            {
+                **collector,
+                "name": "folder-in-folder",
+                "files": [{"path": "/run/secrets/tradewatch/a", "secret": "valkey"}],
+            },
             {**collector, "name": "open", "connects_to": [{"cidr": "10.0.0.1/8", "port": 443}]},
             {key: value for key, value in collector.items() if key not in {"run", "name"}},
         ],
@@ -181,7 +189,7 @@ DATA_PROBLEMS = {
     "duplicate node port": "node_port 30090: is used by Prometheus and published (feed); give each a number of its own",
     "wrong type": "service typing: replicas is 'two', not a whole number; write a whole number",
     "unknown key": "service misspelt: unknown key enviroment; did you mean environment?",
-    "missing key": "tradewatch_services entry 22: lacks run; add it",
+    "missing key": "tradewatch_services entry 26: lacks run; add it",
     "unknown peer": "service lonely connects_to: unknown service valky; did you mean valkey?",
     "peer in a namespace that there is not": "service far connects_to: there is no on-mars in n; "
     "it is in crypto-collectors: write that",
@@ -202,6 +210,13 @@ DATA_PROBLEMS = {
     "Secret in an unknown namespace": "Secret lost: unknown namespace crypto-traiding; did you mean crypto-trading?",
     "Secret twice": "Secret twice: the table holds 2 of this name in crypto-trading; write all its values in one entry",
     "Secret without keys": "Secret bare: values is '', not a mapping; write a mapping",
+    "unknown ConfigMap": "service folderless files: unknown ConfigMap dashbords; did you mean dashboards?",
+    "ConfigMap of another namespace": "service folder-afar files: there is no ConfigMap dashboards in "
+    "crypto-collectors; run the service where it is: in crypto-monitoring",
+    "folder of two sources": "service folder-of-two: files[0] has keys that do not belong together; "
+    "give secret or config_map",
+    "folder in a folder": "service folder-in-folder files: /run/secrets/tradewatch/a and /run/secrets/tradewatch "
+    "are one folder, or one lies in the other; give each a folder of its own",
     "bad egress CIDR": "service open connects_to: '10.0.0.1/8' is not a network (10.0.0.1/8 has host bits set); "
     "write it like 10.42.0.0/16",
 }

@@ -79,7 +79,8 @@ def _tables(data: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Problem
     made, found = tables.check_secrets(_given(values, "tradewatch_secrets", "tradewatch_simulator_secrets"), spaces)
     secrets += made
     problems += found
-    problems += tables.check_services(services, spaces, settings["peers"], secrets, used)
+    mountable = tables.Mountable(secrets, settings["cluster_config_maps"])
+    problems += tables.check_services(services, spaces, settings["peers"], mountable, used)
     return rows, problems
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from . import network, schema
@@ -27,9 +29,22 @@ _PORT_NAME = {
 _PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
 _NODE_PORT = {"type": "integer", "minimum": 30000, "maximum": 32767}
 
-
-# What roles/trading_services calls the port `port`.
+# What roles/services_table calls the port `port`, and where it mounts folders of its own.
 _MAIN_PORT = "http"
+_OWN_FOLDERS = ("/run/secrets/tradewatch", "/tmp")  # noqa: S108
+
+
+@dataclass(frozen=True)
+class Mountable:
+    """What services may mount.
+
+    Attributes:
+        secrets: ``{secret, keys, namespaces}``, without ``namespaces`` wherever needed.
+        config_maps: ``{config_map, namespaces}``.
+    """
+
+    secrets: Sequence[Row]
+    config_maps: Sequence[Row]
 
 
 def _mapping(properties: Mapping[str, Any], required: Sequence[str] = (), **more: Any) -> dict[str, Any]:
@@ -65,6 +80,16 @@ _PEER = _mapping(
     ],
     description="give service and namespace, or cidr",
 )
+_FILES = _mapping(
+    {
+        "path": {"type": "string", "pattern": "^/[^/]", "description": "write an absolute path"},
+        "secret": _TEXT,
+        "config_map": _TEXT,
+    },
+    ["path"],
+    oneOf=[{"required": ["secret"]}, {"required": ["config_map"]}],
+    description="give secret or config_map",
+)
 _SERVICE = _mapping(
     {
         "name": _LABEL,
@@ -77,6 +102,7 @@ _SERVICE = _mapping(
         "ports": _list(_mapping({"name": _PORT_NAME, "port": _PORT, "node_port": _NODE_PORT}, ["name", "port"])),
         "environment": {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}},
         "secrets": _list(_mapping({"name": _TEXT, "secret": _TEXT, "key": _TEXT}, ["name", "secret", "key"])),
+        "files": _list(_FILES),
         "connects_to": _list(_PEER),
         "resources": _mapping({"requests": {"type": "object"}, "limits": {"type": "object"}}),
     },
@@ -150,7 +176,7 @@ def check_services(
     tables: Mapping[str, Any],
     namespaces: Iterable[Row] | None,
     peers: Iterable[Row],
-    secrets: Sequence[Row],
+    mountable: Mountable,
     node_ports: Mapping[int, str],
 ) -> list[Problem]:
     """Problems of the services.
@@ -159,7 +185,7 @@ def check_services(
         tables: the tables by variable, read as one.
         namespaces: the namespaces that there are, None when they are not known.
         peers: what a service may connect to beside the tables' services: ``{service, namespace}``.
-        secrets: the Secrets that there are: ``{secret, keys, namespaces}``, without ``namespaces`` wherever needed.
+        mountable: the Secrets and ConfigMaps that there are.
         node_ports: node ports that something else uses, and what.
     """
     rows: list[dict[str, Any]] = []
@@ -180,7 +206,8 @@ def check_services(
             problems += _unknown(where, "namespace", [row["namespace"]], {space["name"] for space in namespaces})
         problems += _ports(where, row)
         problems += _peers(where, row, known)
-        problems += _secrets(where, row, secrets)
+        problems += _secrets(where, row, mountable.secrets)
+        problems += _files(where, row, mountable)
     return problems + _node_ports(rows, node_ports)
 
 
@@ -256,15 +283,43 @@ def _secrets(where: str, row: Row, known: Sequence[Row]) -> list[Problem]:
     problems = []
     for wanted in row.get("secrets", ()):
         name, key = wanted["secret"], wanted["key"]
-        made = [secret for secret in known if secret["secret"] == name]
-        here = [secret for secret in made if row["namespace"] in secret.get("namespaces", [row["namespace"]])]
+        problems += _absent(f"{where} secrets", row, "secret", name, known)
+        here = _here(row, "secret", name, known)
         keys = {one for secret in here for one in secret["keys"]}
-        if not made:
-            problems += _unknown(f"{where} secrets", "Secret", [name], {secret["secret"] for secret in known})
-        elif not here:
-            spaces = listed({space for secret in made for space in secret["namespaces"]})
-            what = f"there is no Secret {name} in {row['namespace']}"
-            problems.append(Problem(f"{where} secrets", what, f"run the service where it is: in {spaces}"))
-        elif key not in keys:
+        if here and key not in keys:
             problems.append(Problem(f"{where} secrets", f"Secret {name} has no key {key}", did_you_mean(key, keys)))
     return problems
+
+
+def _files(where: str, row: Row, mountable: Mountable) -> list[Problem]:
+    where = f"{where} files"
+    problems = []
+    taken = [PurePosixPath(path) for path in _OWN_FOLDERS]
+    for folder in row.get("files", ()):
+        kind, known = ("secret", mountable.secrets) if "secret" in folder else ("config_map", mountable.config_maps)
+        problems += _absent(where, row, kind, folder[kind], known)
+        path = PurePosixPath(folder["path"])
+        for other in taken:
+            if path.is_relative_to(other) or other.is_relative_to(path):
+                what = f"{path} and {other} are one folder, or one lies in the other"
+                problems.append(Problem(where, what, "give each a folder of its own"))
+        taken.append(path)
+    return problems
+
+
+def _here(row: Row, kind: str, name: str, known: Sequence[Row]) -> list[Row]:
+    """What of this name the service's pods can mount."""
+    return [one for one in known if one[kind] == name and row["namespace"] in one.get("namespaces", [row["namespace"]])]
+
+
+def _absent(where: str, row: Row, kind: str, name: str, known: Sequence[Row]) -> list[Problem]:
+    """The problem of a Secret or ConfigMap that there is not, or not in the service's namespace."""
+    made = [one for one in known if one[kind] == name]
+    title = {"secret": "Secret", "config_map": "ConfigMap"}[kind]
+    if not made:
+        return _unknown(where, title, [name], {one[kind] for one in known})
+    if _here(row, kind, name, known):
+        return []
+    spaces = listed({space for one in made for space in one["namespaces"]})
+    what = f"there is no {title} {name} in {row['namespace']}"
+    return [Problem(where, what, f"run the service where it is: in {spaces}")]
