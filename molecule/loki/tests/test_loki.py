@@ -62,7 +62,7 @@ def test_published_port_is_for_the_admins_alone(hosts: dict[str, Host], loki: Lo
     assert hosts[name].run(reach.format(loki.address, 30100)).rc != 0
 
 
-@pytest.mark.parametrize(("name", "may"), [("promtail", True), ("grafana", True), ("alert-notifier", False)])
+@pytest.mark.parametrize(("name", "may"), [("prometheus", True), ("grafana", True), ("alert-notifier", False)])
 def test_only_its_clients_reach_it(cluster: Cluster, name: str, may: bool) -> None:
     labels = {"app.kubernetes.io/name": name}
     probe = f"probe-{name}"

@@ -135,7 +135,8 @@ def test_it_may_read_pods_and_nothing_else(cluster: Cluster) -> None:
     account = f"system:serviceaccount:{NAMESPACE}:promtail"
 
     def may(verb: str, what: str) -> bool:
-        words = ("auth", "can-i", verb, what, "--as", account, "--namespace", "crypto-trading")
+        resource, _, part = what.partition("/")
+        words = ("auth", "can-i", verb, resource, "--subresource", part, "--as", account, "--namespace", "crypto-trading")
         return cluster.run(*words).stdout.strip() == "yes"
 
     assert may("list", "pods")
