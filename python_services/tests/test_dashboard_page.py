@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import dashboard_support as support
 import pytest
@@ -177,6 +178,39 @@ async def test_new_data_comes_by_itself_and_nothing_is_built_anew(
         # What was typed stays, and still holds.
         assert await page.locator('[data-panel="14"] .search').input_value() == "error number 2"
         assert await page.locator('[data-panel="14"] .log-line').count() == 1
+        assert watched.complaints == []
+
+
+async def test_a_plot_answers_the_pointer_and_is_drawn_when_seen(
+    tmp_path: Path, prometheus: str, browser: Browser
+) -> None:
+    async with (
+        support.loki() as loki,
+        served(tmp_path, prometheus, loki.url) as url,
+        opened(browser, (1440, 600), **LOGIN) as watched,
+    ):
+        page = watched.page
+        await page.goto(f"{url}/d/kinds?from=now-1h&to=now")
+        panel = page.locator('[data-panel="5"]')
+        await panel.locator(".js-line").first.wait_for(state="attached")
+        assert await watched.drawn(14) == 0
+        await panel.locator(".legend-item", has_text="calm").click()
+        assert await panel.locator(".js-line").count() == 2
+        box = await panel.locator(".nsewdrag").bounding_box()
+        assert box is not None
+        left, middle = box["x"] + box["width"] / 4, box["y"] + box["height"] / 2
+        await page.mouse.move(left, middle)
+        await page.locator(".tip .tip-row").first.wait_for()
+        names = await page.locator(".tip .tip-name").all_inner_texts()
+        assert sorted(names) == sorted([HOSTILE, QUOTED])
+        await page.mouse.down()
+        await page.mouse.move(left + box["width"] / 2, middle, steps=4)
+        await page.mouse.up()
+        await eventually(lambda: "from=now-1h" not in page.url)
+        chosen = parse_qs(urlsplit(page.url).query)
+        assert int(chosen["to"][0]) - int(chosen["from"][0]) == pytest.approx(1_800_000, rel=0.05)
+        await page.locator('[data-panel="14"]').scroll_into_view_if_needed()
+        await page.wait_for_selector('[data-panel="14"][data-drawn]')
         assert watched.complaints == []
 
 
