@@ -219,7 +219,7 @@ async def notifier(
     routing = parse_routing(json.dumps(document))
     metrics = NotifierMetrics(registry, routing.senders)
     async with database.connect() as pool:
-        patience = Patience(send_timeout, 0.2, 1.0, 3600, escalate_after)
+        patience = Patience(send_timeout, 10, 0.2, 1.0, 3600, escalate_after)
         dispatcher = Dispatcher(pool, routing, patience, metrics, liveness)
         routes = [WebhookReceiver(pool, routing, metrics, dispatcher.wake).route(SecretStr(TOKEN))]
         async with HttpServer(0, registry, liveness, [], routes, max_body_bytes=MAX_BODY_BYTES) as server:

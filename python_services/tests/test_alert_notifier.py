@@ -155,8 +155,9 @@ async def test_a_store_that_is_away_is_a_503_and_loses_nothing(
 
 @pytest.mark.timeout(240)
 async def test_a_killed_notifier_neither_loses_nor_repeats(tmp_path: Path, database: Database, room: Chat) -> None:
-    # The loan of a notification that was being sent is over after 10.5 s.
-    process = Process(tmp_path, database, receivers(room), TRADEWATCH_SEND_TIMEOUT_SECONDS="0.5")
+    # The loan of a notification that was being sent is over after 1.5 s.
+    short = {"TRADEWATCH_SEND_TIMEOUT_SECONDS": "0.5", "TRADEWATCH_LOAN_MARGIN_SECONDS": "1"}
+    process = Process(tmp_path, database, receivers(room), **short)
     try:
         await process.start()
         await room.fault(fault="error", status=503, channel="devops-chat", seconds=60)

@@ -77,7 +77,9 @@ async def detector(
 
 
 async def test_the_faults_are_found_and_named_and_the_calm_before_is_calm(prometheus: RunningPrometheus) -> None:
-    async with detector(prometheus.url, password=prometheus.password, ca_file=prometheus.ca_file) as running:
+    async with detector(
+        prometheus.url, password=prometheus.password, ca_file=prometheus.ca_file, history_refresh_seconds=3600
+    ) as running:
         for now in range(END - 5 * 3600, END - 4 * 3600, 600):
             await running.detector.run_once(now)
             assert not running.alarms()

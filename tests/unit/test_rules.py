@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,9 @@ GOOD = {"value": 30, "unit": "seconds", "reason": "because"}
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     program = golang.binary("prometheus", "github.com/prometheus/prometheus/cmd/promtool", "promtool")
-    return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120)
+    # It allocates much and keeps little: with Go's usual setting a quarter of its time is garbage collection.
+    environment = {**os.environ, "GOGC": "400"}
+    return subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +41,18 @@ def test_promtool_takes_every_file(rendered: Path) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+@pytest.fixture(scope="module")
+def tested(rendered: Path) -> Mapping[str, subprocess.CompletedProcess[str]]:
+    """What promtool says to each area's tests, two areas at a time, the longest files first."""
+    files = sorted((rendered / "tests").iterdir(), key=lambda path: path.stat().st_size, reverse=True)
+    with ThreadPoolExecutor(2) as workers:
+        said = workers.map(lambda path: promtool("test", "rules", path), files)
+        return {path.stem.removesuffix("_test"): each for path, each in zip(files, said, strict=True)}
+
+
 @pytest.mark.parametrize("area", FOLDER.areas)
-def test_alerts_fire_and_stay_silent(rendered: Path, area: str) -> None:
-    tested = promtool("test", "rules", rendered / "tests" / f"{area}_test.yml")
-    assert tested.returncode == 0, tested.stdout + tested.stderr
+def test_alerts_fire_and_stay_silent(tested: Mapping[str, subprocess.CompletedProcess[str]], area: str) -> None:
+    assert tested[area].returncode == 0, tested[area].stdout + tested[area].stderr
 
 
 def test_tests_belong_to_a_file() -> None:

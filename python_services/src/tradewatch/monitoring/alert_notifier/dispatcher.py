@@ -24,8 +24,6 @@ STORE_ERRORS = (*OUTAGE_ERRORS, asyncpg.PostgresError, asyncpg.InternalClientErr
 # What another replica, or the one before this one, stored is found by looking.
 POLL_SECONDS = 1.0
 GAUGES_SECONDS = 5.0
-# Longer than an attempt takes at most: nobody else takes a notification up while it is being sent.
-LOAN_MARGIN_SECONDS = 10.0
 
 _log = get_logger("dispatcher")
 _ResultT = TypeVar("_ResultT")
@@ -33,9 +31,10 @@ _ResultT = TypeVar("_ResultT")
 
 @dataclass(frozen=True)
 class Patience:
-    """Durations in seconds: an attempt, the back-off of a receiver, all attempts together, and until escalation."""
+    """Durations in seconds: an attempt, a loan beyond it, a receiver's back-off, all attempts, and until escalation."""
 
     send_timeout_seconds: float
+    loan_margin_seconds: float
     retry_base_seconds: float
     retry_max_seconds: float
     give_up_seconds: float
@@ -43,8 +42,8 @@ class Patience:
 
     @property
     def loan(self) -> timedelta:
-        """How long a notification is lent."""
-        return timedelta(seconds=self.send_timeout_seconds + LOAN_MARGIN_SECONDS)
+        """How long a notification is lent: longer than an attempt, so that nobody else takes it up meanwhile."""
+        return timedelta(seconds=self.send_timeout_seconds + self.loan_margin_seconds)
 
 
 class Dispatcher:

@@ -43,6 +43,13 @@ class AlertNotifierSettings(DatabaseSettings):
     send_timeout_seconds: float = Field(
         default=20, allow_inf_nan=False, gt=0, le=40, description="an attempt may take so long"
     )
+    loan_margin_seconds: float = Field(
+        default=10,
+        allow_inf_nan=False,
+        ge=1,
+        le=600,
+        description="nobody else takes a notification up for an attempt's bound and so long",
+    )
     retry_base_seconds: float = Field(
         default=1, allow_inf_nan=False, gt=0, le=60, description="a receiver's rest after a first failure, at most"
     )
@@ -63,6 +70,7 @@ class AlertNotifierSettings(DatabaseSettings):
         """The durations."""
         return Patience(
             self.send_timeout_seconds,
+            self.loan_margin_seconds,
             self.retry_base_seconds,
             self.retry_max_seconds,
             self.give_up_seconds,

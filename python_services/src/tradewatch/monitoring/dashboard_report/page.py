@@ -1,6 +1,7 @@
 """The page's parts: the shell that the service serves, and the one file that holds everything."""
 
 import base64
+import gzip
 import hashlib
 import html
 import json
@@ -9,21 +10,32 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-SCRIPTS = ("uPlot.iife.min.js", "format.js", "plots.js", "viewer.js")
-STYLES = ("uPlot.min.css", "viewer.css")
+# Plotly comes with its wheel, the others with this package.
+PLOTLY = "plotly.min.js"
+SCRIPTS = (PLOTLY, "format.js", "plots.js", "viewer.js")
+STYLES = ("viewer.css",)
 CONTENT_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 ICON = "icon.svg"
 # Everything comes from the page itself, nothing runs that is not one of its files, nobody frames it.
+# Plotly writes style attributes, and draws heatmaps as images.
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'"
 )
 
 
 @cache
-def asset(name: str) -> str:
-    """The text of one of the page's files."""
-    return (files(__package__) / "web" / name).read_text(encoding="utf-8")
+def asset(name: str) -> bytes:
+    """One of the page's files, UTF-8."""
+    folder = files("plotly") / "package_data" if name == PLOTLY else files(__package__) / "web"
+    return (folder / name).read_bytes()
+
+
+@cache
+def packed(name: str) -> bytes:
+    """The same with gzip, for Plotly is megabytes."""
+    return gzip.compress(asset(name), compresslevel=6, mtime=0)
 
 
 def shell(version: str) -> str:
@@ -37,15 +49,15 @@ def shell(version: str) -> str:
 def report(title: str, data: Mapping[str, Any]) -> str:
     """One file with the page's scripts, styles and data, which asks the network for nothing.
 
-    Its own Content-Security-Policy lets run what has the right SHA-256, and nothing else.
+    Its own Content-Security-Policy lets run what has the right SHA-256, and no other script.
     """
     # No "</script>" and no "<!--" can be in what is between the tags; "\u003c" is the same to JSON.
     embedded = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    scripts = [asset(name) for name in SCRIPTS]
-    styles = [asset(name) for name in STYLES]
+    scripts = [asset(name).decode() for name in SCRIPTS]
+    styles = [asset(name).decode() for name in STYLES]
     policy = (
         f"default-src 'none'; script-src {' '.join(map(_digest, scripts))}; "
-        f"style-src {' '.join(map(_digest, styles))}; "
+        "style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
     )
     head = f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">'

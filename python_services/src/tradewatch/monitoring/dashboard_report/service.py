@@ -56,6 +56,7 @@ class DashboardReportSettings(CommonSettings):
     """Settings of dashboard-report; durations in seconds."""
 
     dashboards_dir: Path = Field(description="folder with the dashboards' JSON files")
+    runbooks_dir: Path | None = Field(default=None, description="folder with the alerts' runbooks, <Alert>.md")
     page_port: int = Field(default=8443, ge=0, le=65535, description="port of the page, HTTPS")
     page_username: Annotated[str, BeforeValidator(_user)] = Field(
         default="tradewatch", description="who may see the page"
@@ -149,6 +150,14 @@ async def main(settings: DashboardReportSettings) -> int:
         report = DashboardReport(viewer, tls, metrics, liveness)
         report.look()
         server = HttpServer(settings.http_port, registry, liveness, [Check("dashboards", report.ready)])
-        page = Site(settings.page_port, viewer, metrics, settings.page_username, settings.page_password, tls.context)
+        page = Site(
+            settings.page_port,
+            viewer,
+            metrics,
+            settings.page_username,
+            settings.page_password,
+            tls.context,
+            settings.runbooks_dir,
+        )
         async with page:
             return await service.run(report, server, settings.drain_seconds)

@@ -72,15 +72,17 @@ class Site:
         username: str,
         password: SecretStr,
         tls: ssl.SSLContext | None,
+        runbooks: Path | None = None,
     ) -> None:
         self.port = port
         self._viewer = viewer
         self._metrics = metrics
         self._login = f"{username}:{password.get_secret_value()}".encode()
         self._tls = tls
+        self._runbooks = runbooks
         self._throttle = Throttle()
-        texts = "".join(map(page.asset, (*page.SCRIPTS, *page.STYLES, page.ICON)))
-        self._version = hashlib.sha256(texts.encode()).hexdigest()[:12]
+        self._files = (*page.SCRIPTS, *page.STYLES, page.ICON)
+        self._version = hashlib.sha256(b"".join(map(page.asset, self._files))).hexdigest()[:12]
         application = web.Application(middlewares=[self._guard], client_max_size=1024)
         application.add_routes(
             [
@@ -88,6 +90,7 @@ class Site:
                 web.get("/d/{uid}", self._shell),
                 web.get("/d/{uid}/{slug}", self._shell),
                 web.get("/static/{name}", self._static),
+                web.get("/runbooks/{alert:[A-Za-z0-9]{1,100}}.md", self._runbook),
                 web.get("/api/dashboards", self._index),
                 web.get("/api/dashboards/{uid}", self._dashboard),
                 web.get("/api/dashboards/{uid}/frame", self._frame),
@@ -98,6 +101,7 @@ class Site:
 
     async def __aenter__(self) -> "Site":
         """Listen. Raises OSError when the port is taken."""
+        await asyncio.to_thread(lambda: list(map(page.packed, self._files)))
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, ALL_INTERFACES, self.port, ssl_context=self._tls).start()
@@ -150,13 +154,25 @@ class Site:
 
     async def _static(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
-        if name not in (*page.SCRIPTS, *page.STYLES, page.ICON):
+        if name not in self._files:
             raise NotFoundError("no such file")
         kind = page.CONTENT_TYPES[Path(name).suffix]
-        response = web.Response(text=page.asset(name), content_type=kind, charset="utf-8")
-        response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
-        response.enable_compression()
-        return response
+        headers = {"Cache-Control": "private, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
+        body = page.asset(name)
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            body = page.packed(name)
+            headers["Content-Encoding"] = "gzip"
+        return web.Response(body=body, content_type=kind, charset="utf-8", headers=headers)
+
+    async def _runbook(self, request: web.Request) -> web.StreamResponse:
+        if self._runbooks is None:
+            raise NotFoundError("no folder of runbooks is set")
+        file = self._runbooks / f"{request.match_info['alert']}.md"
+        try:
+            text = await asyncio.to_thread(file.read_text, encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            raise NotFoundError("no such runbook") from None
+        return web.Response(text=text)
 
     async def _index(self, _: web.Request) -> web.StreamResponse:
         return _json(self._viewer.index())

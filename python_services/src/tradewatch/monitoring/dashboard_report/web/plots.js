@@ -2,7 +2,6 @@
 /* Panels drawn from their data. Text from outside enters the page as text nodes only. */
 
 const SVG = "http://www.w3.org/2000/svg";
-const AXIS = { stroke: "#7c879b", grid: { stroke: "#252c3b", width: 1 }, ticks: { stroke: "#252c3b", width: 1, size: 4 }, font: "11px system-ui, sans-serif" };
 
 function make(tag, className, ...children) {
   const found = document.createElement(tag);
@@ -74,213 +73,188 @@ function linked(element, links, labels, context) {
   return element;
 }
 
-/* ---- timeseries ---- */
+/* ---- plots ---- */
+
+/* Names of what is monitored stay out of Plotly, which takes text for markup: legends and tips are the page's own. */
+const PLOT = { displayModeBar: false, showTips: false, doubleClick: false };
+const AXIS = { color: "#7c879b", gridcolor: "#252c3b", zeroline: false, ticks: "", tickfont: { size: 11 } };
+const TIME_TICKS = [{ dtickrange: [null, 59999], value: "%H:%M:%S" }, { dtickrange: [60000, 43199999], value: "%H:%M" }, { dtickrange: [43200000, null], value: "%m-%d" }];
+
+/* Plotly knows no zones: it is given the viewer's wall clock, and answers in it. */
+const wall = (seconds) => clock(seconds * 1000, true);
+
+function times(data) {
+  return Array.from({ length: Math.round((data.end - data.start) / data.step) + 1 }, (_, index) => data.start + index * data.step);
+}
+
+/* Draws the box's plot, or changes the one that is there. `build` returns its traces and layout, given its height, and
+   `tip` the rows that are shown at a point. */
+function plot(box, data, context, build, tip, legend) {
+  const root = box.plot || make("div", "plot");
+  const fresh = !box.plot;
+  box.plot = root;
+  if (fresh || (legend || null) !== root.nextSibling) box.replaceChildren(root, ...(legend ? [legend] : []));
+  root.tip = tip;
+  box.repaint = (always) => {
+    const { clientWidth: width, clientHeight: height } = root;
+    if (!width || !height || (!always && root.size === `${width} ${height}`)) return;
+    root.size = `${width} ${height}`;
+    const { traces, yaxis, ...layout } = build(height);
+    const longest = Math.max(...yaxis.ticktext.map((text) => text.length), 0);
+    Plotly.react(root, traces, {
+      width, height, showlegend: false, hovermode: "x", hoverdistance: -1, spikedistance: -1, dragmode: "zoom",
+      paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { family: "system-ui, sans-serif" },
+      margin: { t: 6, r: 8, b: 22, l: Math.max(34, 14 + longest * 6.2) },
+      xaxis: { ...AXIS, type: "date", range: [wall(data.start), wall(data.end)], tickformatstops: TIME_TICKS, showspikes: true, spikemode: "across", spikethickness: -1, spikedash: "solid", spikecolor: AXIS.color },
+      yaxis: { ...AXIS, fixedrange: true, tickmode: "array", ...yaxis },
+      ...layout,
+    }, PLOT);
+  };
+  box.repaint(true);
+  if (!fresh) return;
+  root.on("plotly_hover", ({ points, event }) => context.tip.show(root, event, root.tip(points[0])));
+  root.on("plotly_unhover", () => context.tip.hide());
+  root.on("plotly_relayout", (change) => {
+    const [from, to] = [0, 1].map((end) => Date.parse(String(change[`xaxis.range[${end}]`]).replace(" ", "T")) / 1000);
+    if (to - from >= 60) context.zoom(from, to);
+    box.repaint(true);
+  });
+}
+
+function unplot(box) {
+  if (box.plot) Plotly.purge(box.plot);
+  box.plot = box.repaint = null;
+}
 
 function spanOf(look, values) {
   const filled = values.filter((value) => value !== null);
   return [look.min ?? Math.min(0, ...filled), look.max ?? Math.max(1e-9, ...filled)];
 }
 
-function times(data) {
-  return Array.from({ length: Math.round((data.end - data.start) / data.step) + 1 }, (_, index) => data.start + index * data.step);
-}
-
 function drawTimeseries(box, panel, data, context) {
   const grid = times(data);
-  const raw = data.series.map((series) => (series.values.length === grid.length ? series.values : grid.map((_, index) => (index === grid.length - 1 ? series.values[0] : null))));
-  const looks = data.series.map((series) => lookOf(panel, series.name, series.ref));
-  const stacked = looks.some((look) => ((look.custom.stacking || {}).mode || "none") !== "none");
-  const values = stacked ? accumulated(raw) : raw;
-  const key = JSON.stringify([data.series.map((series) => series.name), box.clientWidth > 0]);
-  const before = box.plot;
-  if (before && before.key === key && before.root.isConnected) {
-    Object.assign(before, { data, raw });
-    before.chart.setData([grid, ...values]);
-    return;
-  }
-  if (before) before.chart.destroy();
-  const root = make("div", "plot");
-  const legend = make("div", "legend");
-  box.replaceChildren(root, legend);
-  const plot = { key, root, data, raw, hidden: new Set(before ? before.hidden : []) };
-  const tones = looks.map((look, index) => seriesColour(index, look));
+  const x = grid.map(wall);
   const main = lookOf(panel, "", "");
-  const bars = main.custom.drawStyle === "bars";
   const fill = (main.custom.fillOpacity || 0) / 100;
-  const series = data.series.map((item, index) => ({
-    label: item.name,
-    show: !plot.hidden.has(item.name),
-    stroke: tones[index],
-    width: Math.max(1.25, looks[index].custom.lineWidth ?? 1.25),
-    fill: fill && !stacked ? withAlpha(tones[index], Math.min(fill, 0.25)) : stacked && index === 0 ? withAlpha(tones[0], fill || 0.3) : undefined,
-    spanGaps: looks[index].custom.spanNulls === true,
-    paths: bars ? uPlot.paths.bars({ size: [0.8, 24] }) : undefined,
-    points: { show: !bars, size: 4, fill: tones[index], filter: (chart, place) => lonely(chart.data[place]) },
-  }));
-  const bands = stacked ? data.series.slice(1).map((_, index) => ({ series: [index + 2, index + 1], fill: withAlpha(tones[index + 1], fill || 0.3) })) : [];
-  const unit = (chart, ticks) => ticks.map((tick) => (tick === null ? "" : formatUnit(tick, main.unit, tickDecimals(ticks, main))));
-  plot.chart = new uPlot({
-    width: Math.max(120, root.clientWidth),
-    height: Math.max(60, root.clientHeight),
-    series: [{}, ...series],
-    bands,
-    axes: [{ ...AXIS, space: 64, values: timeTicks, size: 26 }, { ...AXIS, values: unit, size: axisWidth, gap: 4, space: 28 }],
-    scales: { x: { time: true, range: () => [plot.data.start, plot.data.end] }, y: { range: (chart, low, high) => yRange(low, high, main) } },
-    legend: { show: false },
-    cursor: { sync: { key: "tradewatch" }, drag: { x: true, y: false, setScale: false }, points: { size: 5 }, y: false },
-    hooks: {
-      draw: [(chart) => drawMarks(chart, context.marks()), (chart) => drawThresholds(chart, main)],
-      setSelect: [(chart) => {
-        if (chart.select.width < 4) return;
-        const from = chart.posToVal(chart.select.left, "x");
-        const to = chart.posToVal(chart.select.left + chart.select.width, "x");
-        chart.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
-        if (to - from >= 60) context.zoom(from, to);
-      }],
-      setCursor: [(chart) => hover(chart, plot, tones, looks, context)],
-    },
-  }, [grid, ...values], root);
-  box.plot = plot;
-  data.series.forEach((item, index) => legend.append(legendItem(item, index, tones[index], looks[index], plot, context)));
-  legend.hidden = ((panel.options || {}).legend || {}).showLegend === false || !data.series.length;
-  resize(box);
+  const hidden = (box.hiddenNames ||= new Set());
+  const rows = data.series.map((series, index) => {
+    const look = lookOf(panel, series.name, series.ref);
+    // An instant value is the last of its line.
+    const y = series.values.length === grid.length ? series.values : grid.map((_, place) => (place === grid.length - 1 ? series.values[0] : null));
+    return { series, look, y, tone: seriesColour(index, look) };
+  });
+  const stacked = rows.some(({ look }) => ((look.custom.stacking || {}).mode || "none") !== "none");
+  const build = (height) => {
+    const shownRows = rows.filter(({ series }) => !hidden.has(series.name));
+    const heights = stacked ? grid.map((_, place) => shownRows.reduce((sum, { y }) => sum + (y[place] ?? 0), 0)) : shownRows.flatMap(({ y }) => y.filter((value) => value !== null));
+    const traces = shownRows.map((row) => traceOf(row, x, main, fill, stacked));
+    return { traces, yaxis: valueAxis(heights, main, height), barmode: stacked ? "stack" : "overlay", shapes: [...thresholdsOf(main), ...marksOf(context.marks(), data)] };
+  };
+  const names = JSON.stringify(rows.map(({ series }) => series.name));
+  if (!box.legend || box.legend.names !== names) {
+    box.legend = make("div", "legend", ...rows.map((row) => legendItem(row, hidden, box, context)));
+    box.legend.names = names;
+    box.legend.hidden = ((panel.options || {}).legend || {}).showLegend === false;
+  }
+  plot(box, data, context, build, ({ pointIndex }) => tipOf(rows, hidden, grid[pointIndex], pointIndex, data.step, context.marks()), box.legend);
 }
 
-/* The time of day; the date at midnight, and everywhere where ticks are days apart. */
-function timeTicks(chart, ticks) {
-  const apart = ticks.length > 1 ? ticks[1] - ticks[0] : 0;
-  return ticks.map((tick) => {
-    const text = clock(tick * 1000, true);
-    if (apart >= 86400 || text.endsWith("00:00:00")) return text.slice(5, 10);
-    return apart && apart < 60 ? text.slice(11) : text.slice(11, 16);
+function traceOf({ y, look, tone }, x, main, fill, stacked) {
+  if (main.custom.drawStyle === "bars") return { type: "bar", x, y, marker: { color: tone }, hoverinfo: "none" };
+  const alone = y.map((value, index) => value !== null && (y[index - 1] ?? null) === null && (y[index + 1] ?? null) === null);
+  return {
+    type: "scatter", x, y, hoverinfo: "none",
+    mode: alone.includes(true) ? "lines+markers" : "lines",
+    line: { color: tone, width: Math.max(1.25, look.custom.lineWidth ?? 1.25) },
+    marker: { color: tone, size: alone.map((lonely) => (lonely ? 4 : 0)), line: { width: 0 } },
+    connectgaps: look.custom.spanNulls === true,
+    ...(stacked ? { stackgroup: "all", fillcolor: withAlpha(tone, fill || 0.3) } : fill ? { fill: "tozeroy", fillcolor: withAlpha(tone, Math.min(fill, 0.25)) } : {}),
+  };
+}
+
+/* From zero where zero is near; ticks on round numbers, in the panel's unit. */
+function valueAxis(values, look, height) {
+  let [from, to] = values.length ? [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))] : [0, 1];
+  const room = from === to ? Math.abs(from) * 0.1 || 1 : (to - from) * 0.08;
+  from = from >= 0 && from < Math.max(room, (to - from) * 0.6) ? 0 : from - room;
+  from = look.min ?? from;
+  to = Math.max(look.max ?? to + room, from + 1e-9);
+  const rough = (to - from) / Math.max(2, height / 34);
+  const power = ["bytes", "Bps"].includes(look.unit) ? 1024 ** Math.floor(Math.log(rough) / Math.log(1024)) : 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1024].find((part) => part * power >= rough) * power;
+  const tickvals = Array.from({ length: Math.floor(to / step) - Math.ceil(from / step) + 1 }, (_, index) => (Math.ceil(from / step) + index) * step);
+  const decimals = ["none", "percent"].includes(look.unit) ? Math.max(0, Math.min(6, -Math.floor(Math.log10(step)))) : undefined;
+  return { range: [from, to], tickvals, ticktext: tickvals.map((tick) => formatUnit(Number(tick.toPrecision(12)), look.unit, decimals)) };
+}
+
+function marksOf(marks, data) {
+  return marks.filter((mark) => mark.end >= data.start && mark.start <= data.end).flatMap((mark) => {
+    const tone = colour(mark.colour, COLOURS.blue);
+    const at = { yref: "paper", y0: 0, y1: 1, x0: wall(Math.max(mark.start, data.start)) };
+    return [
+      { ...at, type: "rect", x1: wall(Math.min(mark.end, data.end)), fillcolor: withAlpha(tone, 0.06), line: { width: 0 } },
+      { ...at, type: "line", x1: at.x0, line: { color: withAlpha(tone, 0.8), width: 1, dash: "4px,4px" } },
+    ];
   });
 }
 
-function legendItem(item, index, tone, look, plot, context) {
+function thresholdsOf(look) {
+  const style = (look.custom.thresholdsStyle || {}).mode || "off";
+  const steps = style === "off" ? [] : ((look.thresholds || {}).steps || []).filter((step) => step.value !== null && step.value !== undefined);
+  return steps.map(({ value, color }) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, line: { color: withAlpha(colour(color, COLOURS.red), 0.7), width: 1, dash: style.includes("dashed") ? "6px,5px" : "solid" } }));
+}
+
+function legendItem({ series, look, tone }, hidden, box, context) {
   const mark = make("i", "swatch");
   mark.style.background = tone;
-  const toggle = make("button", "legend-item", mark, item.name || "value");
-  toggle.title = item.name;
-  toggle.setAttribute("aria-pressed", String(!plot.hidden.has(item.name)));
+  const toggle = make("button", "legend-item", mark, series.name || "value");
+  toggle.title = series.name;
+  toggle.setAttribute("aria-pressed", String(!hidden.has(series.name)));
   toggle.addEventListener("click", () => {
-    const hide = !plot.hidden.has(item.name);
-    if (hide) plot.hidden.add(item.name);
-    else plot.hidden.delete(item.name);
-    toggle.setAttribute("aria-pressed", String(!hide));
-    plot.chart.setSeries(index + 1, { show: !hide });
+    const shows = hidden.delete(series.name);
+    if (!shows) hidden.add(series.name);
+    toggle.setAttribute("aria-pressed", String(shows));
+    box.repaint(true);
   });
   if (!(look.links || []).length) return toggle;
-  const more = linked(make("span", "more", "↗"), look.links, item.labels, context);
-  more.title = `Links of ${item.name}`;
+  const more = linked(make("span", "more", "↗"), look.links, series.labels, context);
+  more.title = `Links of ${series.name}`;
   return make("span", "legend-pair", toggle, more);
 }
 
-function resize(box) {
-  const plot = box.plot;
-  if (!plot || !plot.root.clientWidth) return;
-  plot.chart.setSize({ width: plot.root.clientWidth, height: Math.max(60, plot.root.clientHeight) });
-}
-
-function accumulated(rows) {
-  const sums = [];
-  for (const row of rows) sums.push(row.map((value, index) => (sums.length ? sums[sums.length - 1][index] : 0) + (value ?? 0)));
-  return sums;
-}
-
-function lonely(values) {
-  const found = [];
-  for (let index = 0; index < values.length; index += 1) {
-    if (values[index] !== null && (values[index - 1] ?? null) === null && (values[index + 1] ?? null) === null) found.push(index);
-  }
-  return found;
-}
-
-function yRange(low, high, look) {
-  if (low === null || high === null) return [look.min ?? 0, look.max ?? 1];
-  let from = low;
-  let to = high;
-  if (from === to) {
-    const room = Math.abs(from) * 0.1 || 1;
-    from = from >= 0 && from - room < 0 ? 0 : from - room;
-    to += room;
-  } else {
-    const room = (to - from) * 0.08;
-    from = from >= 0 && from < (to - from) * 0.6 ? 0 : from - room;
-    to += room;
-  }
-  return [look.min ?? from, Math.max(look.max ?? to, (look.min ?? from) + 1e-9)];
-}
-
-function tickDecimals(ticks, look) {
-  return ticks.length > 1 && ["none", "percent"].includes(look.unit) ? Math.max(0, Math.min(6, -Math.floor(Math.log10(Math.abs(ticks[1] - ticks[0]) || 1)))) : undefined;
-}
-
-function axisWidth(chart, labels) {
-  const longest = (labels || []).reduce((most, label) => Math.max(most, label.length), 0);
-  return Math.max(34, 14 + longest * 6.2);
-}
-
-function drawMarks(chart, marks) {
-  const { ctx, bbox } = chart;
-  ctx.save();
-  for (const mark of marks) {
-    const from = chart.valToPos(mark.start, "x", true);
-    const to = chart.valToPos(mark.end, "x", true);
-    if (to < bbox.left || from > bbox.left + bbox.width) continue;
-    const tone = colour(mark.colour, COLOURS.blue);
-    const left = Math.max(from, bbox.left);
-    ctx.fillStyle = withAlpha(tone, 0.06);
-    ctx.fillRect(left, bbox.top, Math.min(to, bbox.left + bbox.width) - left, bbox.height);
-    ctx.strokeStyle = withAlpha(tone, 0.8);
-    ctx.setLineDash([4, 4]);
-    ctx.beginPath();
-    ctx.moveTo(left, bbox.top);
-    ctx.lineTo(left, bbox.top + bbox.height);
-    ctx.stroke();
-  }
-  ctx.restore();
-}
-
-function drawThresholds(chart, look) {
-  const style = (look.custom.thresholdsStyle || {}).mode || "off";
-  if (style === "off") return;
-  const { ctx, bbox } = chart;
-  ctx.save();
-  ctx.setLineDash(style.includes("dashed") ? [6, 5] : []);
-  for (const step of (look.thresholds || {}).steps || []) {
-    if (step.value === null || step.value === undefined) continue;
-    const at = chart.valToPos(step.value, "y", true);
-    if (at < bbox.top || at > bbox.top + bbox.height) continue;
-    ctx.strokeStyle = withAlpha(colour(step.color, COLOURS.red), 0.7);
-    ctx.beginPath();
-    ctx.moveTo(bbox.left, at);
-    ctx.lineTo(bbox.left + bbox.width, at);
-    ctx.stroke();
-  }
-  ctx.restore();
-}
-
-function hover(chart, plot, tones, looks, context) {
-  const { left, idx, event } = chart.cursor;
-  if (!chart.root.matches(":hover") || idx === null || idx === undefined || left < 0) {
-    if (chart.root.matches(":hover") || context.tip.owner === chart) context.tip.hide();
-    return;
-  }
-  const at = chart.data[0][idx];
-  const rows = plot.raw
-    .map((values, index) => ({ value: values[idx], index }))
-    .filter((row) => row.value !== null && row.value !== undefined && chart.series[row.index + 1].show)
-    .sort((one, other) => other.value - one.value);
-  const lines = rows.slice(0, 14).map(({ value, index }) => {
+function tipOf(rows, hidden, at, place, step, marks) {
+  const found = rows.filter(({ series, y }) => !hidden.has(series.name) && (y[place] ?? null) !== null).sort((one, other) => other.y[place] - one.y[place]);
+  const lines = found.slice(0, 14).map(({ series, look, tone, y }) => {
     const mark = make("i", "swatch");
-    mark.style.background = tones[index];
-    return make("div", "tip-row", mark, make("span", "tip-name", plot.data.series[index].name), make("b", "", shown(value, looks[index]).text));
+    mark.style.background = tone;
+    return make("div", "tip-row", mark, make("span", "tip-name", series.name), make("b", "", shown(y[place], look).text));
   });
-  if (rows.length > 14) lines.push(make("div", "dim", `and ${rows.length - 14} more`));
-  for (const mark of context.marks()) {
-    if (at >= mark.start - plot.data.step && at <= mark.end + plot.data.step) lines.push(make("div", "tip-mark", `${mark.title}${mark.text ? `: ${mark.text}` : ""}`));
-  }
-  context.tip.show(chart, event, [make("div", "dim", clock(at * 1000, true)), ...lines]);
+  if (found.length > 14) lines.push(make("div", "dim", `and ${found.length - 14} more`));
+  const near = marks.filter((mark) => at >= mark.start - step && at <= mark.end + step);
+  return [make("div", "dim", wall(at)), ...lines, ...near.map((mark) => make("div", "tip-mark", `${mark.title}${mark.text ? `: ${mark.text}` : ""}`))];
+}
+
+function drawHeatmap(box, panel, data, context) {
+  const grid = times(data);
+  const used = data.series.filter((series) => series.values.some((value) => value));
+  const unit = ((panel.options || {}).yAxis || {}).unit || lookOf(panel, "", "").unit;
+  const label = ({ name }) => (Number.isFinite(Number(name)) ? `≤ ${formatUnit(Number(name), unit)}` : name === "+Inf" ? "more" : name);
+  const build = (height) => {
+    const every = Math.ceil((14 * used.length) / height);
+    const tickvals = used.map((_, row) => row).filter((row) => row % every === 0);
+    return {
+      traces: [{
+        type: "heatmap", x: grid.map(wall), y: used.map((_, row) => row), z: used.map(({ values }) => values.map((value) => (value ? Math.sqrt(value) : null))),
+        colorscale: [[0, "#19253c"], [0.5, "#3565ad"], [1, "#8fb8f7"]], zmin: 0, showscale: false, ygap: 1, hoverongaps: false, hoverinfo: "none",
+      }],
+      hovermode: "closest",
+      yaxis: { showgrid: false, range: [-0.5, used.length - 0.5], tickvals, ticktext: tickvals.map((row) => label(used[row]).slice(0, 11).replaceAll("<", "‹")) },
+    };
+  };
+  plot(box, data, context, build, ({ pointIndex: [row, column] }) => [
+    make("div", "dim", wall(grid[column])),
+    make("div", "tip-row", make("span", "tip-name", label(used[row])), make("b", "", plainNumber(used[row].values[column] ?? 0))),
+  ]);
 }
 
 /* ---- single values ---- */
@@ -357,7 +331,7 @@ function drawBars(box, panel, data, context) {
   })));
 }
 
-/* ---- states and heat over time ---- */
+/* ---- states over time ---- */
 
 function drawTimeline(box, panel, data, context) {
   const grid = times(data);
@@ -387,58 +361,6 @@ function drawTimeline(box, panel, data, context) {
   });
   const axis = make("div", "band-row axis", make("div", "band-name"), make("div", "band-times", ...[0, 0.25, 0.5, 0.75, 1].map((part) => make("span", "", clock((data.start + span * part) * 1000).slice(0, 5)))));
   keepScroll(box, make("div", "timeline scroll", ...rows, axis));
-}
-
-function drawHeatmap(box, panel, data, context) {
-  const canvas = make("canvas", "heat");
-  box.replaceChildren(canvas);
-  const paint = () => {
-    const [width, height] = [box.clientWidth, box.clientHeight];
-    if (!width || !height) return;
-    const ratio = window.devicePixelRatio || 1;
-    canvas.width = width * ratio;
-    canvas.height = height * ratio;
-    const pen = canvas.getContext("2d");
-    pen.scale(ratio, ratio);
-    const used = data.series.filter((series) => series.values.some((value) => value));
-    const [left, bottom] = [58, 20];
-    const area = { width: width - left - 6, height: height - bottom - 4 };
-    const columns = Math.round((data.end - data.start) / data.step) + 1;
-    const most = Math.max(1e-12, ...used.flatMap((series) => series.values.map((value) => value || 0)));
-    const unit = ((panel.options || {}).yAxis || {}).unit || lookOf(panel, "", "").unit;
-    const label = (series) => (Number.isFinite(Number(series.name)) ? `≤ ${formatUnit(Number(series.name), unit)}` : series.name === "+Inf" ? "more" : series.name);
-    const [cellWidth, cellHeight] = [area.width / columns, area.height / (used.length || 1)];
-    pen.font = AXIS.font;
-    pen.textBaseline = "middle";
-    const every = Math.ceil(14 / cellHeight);
-    used.forEach((series, row) => {
-      const top = 4 + area.height - (row + 1) * cellHeight;
-      series.values.forEach((value, column) => {
-        if (!value) return;
-        const heat = Math.sqrt(value / most);
-        pen.fillStyle = `hsl(${216 - 8 * heat} ${45 + 35 * heat}% ${18 + 50 * heat}%)`;
-        pen.fillRect(left + column * cellWidth, top + 0.5, cellWidth + (cellWidth < 6 ? 0.5 : -1), Math.max(1, cellHeight - 1));
-      });
-      pen.fillStyle = AXIS.stroke;
-      pen.textAlign = "right";
-      if (row % every === 0) pen.fillText(label(series).slice(0, 11), left - 5, top + cellHeight / 2);
-    });
-    pen.fillStyle = AXIS.stroke;
-    pen.textAlign = "center";
-    for (const part of [0.05, 0.5, 0.95]) pen.fillText(clock((data.start + (data.end - data.start) * part) * 1000).slice(0, 5), left + area.width * part, height - 8);
-    if (!used.length) pen.fillText("nothing counted in this time", left + area.width / 2, height / 2);
-    canvas.onmousemove = (event) => {
-      const column = Math.floor((event.offsetX - left) / cellWidth);
-      const row = Math.floor((4 + area.height - event.offsetY) / cellHeight);
-      const series = used[row];
-      if (!series || column < 0 || column >= columns) return context.tip.hide();
-      const at = (data.start + column * data.step) * 1000;
-      return context.tip.show(canvas, event, [make("div", "dim", clock(at, true)), make("div", "tip-row", make("span", "tip-name", label(series)), make("b", "", plainNumber(series.values[column] ?? 0)))]);
-    };
-    canvas.onmouseleave = () => context.tip.hide();
-  };
-  box.repaint = paint;
-  paint();
 }
 
 /* ---- tables, logs, text ---- */

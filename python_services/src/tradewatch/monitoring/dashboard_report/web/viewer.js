@@ -232,14 +232,11 @@ const seen = new IntersectionObserver((entries) => {
 }, { rootMargin: "400px" });
 
 const sizes = new ResizeObserver((entries) => {
-  for (const { target } of entries) {
-    resize(target);
-    if (target.repaint) target.repaint();
-  }
+  for (const { target } of entries) if (target.repaint) target.repaint();
 });
 
 function layout() {
-  for (const { box } of state.panels.values()) if (box.plot) box.plot.chart.destroy();
+  for (const { box } of state.panels.values()) unplot(box);
   state.panels.clear();
   seen.disconnect();
   sizes.disconnect();
@@ -331,9 +328,7 @@ function show(entry, data) {
   if (data.failed || (nothing && data.errors.length)) return entry.box.hasChildNodes() ? null : entry.box.replaceChildren(make("div", "empty", "no data"));
   try {
     if (nothing && entry.panel.type !== "stat") {
-      if (entry.box.plot) entry.box.plot.chart.destroy();
-      entry.box.plot = null;
-      entry.box.repaint = null;
+      unplot(entry.box);
       entry.box.replaceChildren(make("div", "empty", lookOf(entry.panel, "", "").noValue || "no data in this time"));
     } else draw(entry.box, entry.panel, data, context);
     entry.element.dataset.drawn = String(Number(entry.element.dataset.drawn || 0) + 1);
@@ -355,11 +350,12 @@ async function refreshNow() {
   try {
     const frame = await source.frame(state.uid);
     if (round !== state.round) return;
+    const marked = JSON.stringify(frame.marks) !== JSON.stringify(state.marks);
     state.marks = frame.marks;
     state.variables = frame.variables;
     drawChoices();
     tell([...state.index.problems, ...frame.errors].join(" · "));
-    for (const { box } of state.panels.values()) if (box.plot) box.plot.chart.redraw(false, true);
+    if (marked) for (const { box, visible: inView } of state.panels.values()) if (inView && box.plot) box.repaint(true);
     status.textContent = `updated ${clock(Date.now())}`;
   } catch (error) {
     if (round === state.round) tell(error instanceof Failure ? error.message : "The data cannot be read.");
