@@ -105,6 +105,12 @@ class Cluster:
         """A command in a pod's first container."""
         return self.run("exec", "--stdin", "--namespace", namespace, pod, "--", *command, stdin=stdin)
 
+    def may(self, account: str, verb: str, what: str, namespace: str) -> bool:
+        """Whether a service account (``namespace:name``) may do that to a resource, or to a part of one: ``pods/log``."""
+        resource, _, part = what.partition("/")
+        words = ["auth", "can-i", verb, resource, "--as", f"system:serviceaccount:{account}", "--namespace", namespace]
+        return self.run(*words, *(["--subresource", part] if part else [])).stdout.strip() == "yes"
+
     def refusal(self, item: Object) -> str:
         """Why the API server would refuse an object; empty where it would take it. Nothing is made."""
         return self.run("create", "--dry-run=server", "-f", "-", stdin=json.dumps(item)).stderr

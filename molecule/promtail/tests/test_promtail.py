@@ -132,13 +132,7 @@ def test_outage_of_a_minute_loses_no_line(cluster: Cluster, loki: Loki) -> None:
 
 
 def test_it_may_read_pods_and_nothing_else(cluster: Cluster) -> None:
-    account = f"system:serviceaccount:{NAMESPACE}:promtail"
-
-    def may(verb: str, what: str) -> bool:
-        resource, _, part = what.partition("/")
-        words = ("auth", "can-i", verb, resource, "--subresource", part, "--as", account, "--namespace", "crypto-trading")
-        return cluster.run(*words).stdout.strip() == "yes"
-
-    assert may("list", "pods")
+    account = f"{NAMESPACE}:promtail"
+    assert cluster.may(account, "list", "pods", "crypto-trading")
     for verb, what in [("get", "secrets"), ("delete", "pods"), ("get", "pods/log"), ("create", "pods/exec")]:
-        assert not may(verb, what), f"{verb} {what}"
+        assert not cluster.may(account, verb, what, "crypto-trading"), f"{verb} {what}"
