@@ -106,7 +106,7 @@ class Cluster:
         return self.run("exec", "--stdin", "--namespace", namespace, pod, "--", *command, stdin=stdin)
 
     def may(self, account: str, verb: str, what: str, namespace: str) -> bool:
-        """Whether a service account (``namespace:name``) may do that to a resource, or to a part of one: ``pods/log``."""
+        """Whether a service account (``namespace:name``) may do that to a resource, or a part of one: ``pods/log``."""
         resource, _, part = what.partition("/")
         words = ["auth", "can-i", verb, resource, "--as", f"system:serviceaccount:{account}", "--namespace", namespace]
         return self.run(*words, *(["--subresource", part] if part else [])).stdout.strip() == "yes"
