@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +33,16 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of one artifact: its row of the fact by its name, a line for people, or a problem."""
+
+    resolved: dict[str, dict[str, Any]] = field(default_factory=dict)
+    line: str = ""
+    changed: bool = False
+    problem: Problem | None = None
+
+
 class Resolver:
     """Resolves artifacts.
 
@@ -54,25 +66,30 @@ class Resolver:
     def resolve(
         self, artifacts: Iterable[Artifact]
     ) -> tuple[dict[str, dict[str, Any]], list[str], bool, list[Problem]]:
-        """Resolve all: the fact ``artifacts_resolved``, a line for each, whether a file was made, the problems."""
-        resolved: dict[str, dict[str, Any]] = {}
-        lines: list[str] = []
-        problems: list[Problem] = []
-        changed = False
-        for artifact in artifacts:
-            try:
-                found = self._find(artifact)
-                resolved[artifact.name] = _described(artifact, found)
-                changed = changed or found.changed
-                lines.append(f"{artifact.name} {artifact.version}: {found.source} ({found.detail})")
-            except RefusedError as error:
-                problems.append(self._refused(artifact, error))
-            except SourceError as error:
-                if artifact.optional:
-                    lines.append(f"{artifact.name} {artifact.version}: left out, it is optional and nowhere: {error}")
-                else:
-                    problems.append(self._missing(artifact, error))
-        return resolved, lines, changed, problems
+        """Resolve all: the fact ``artifacts_resolved``, a line for each, whether a file was made, the problems.
+
+        As many at a time as there are cores: the time goes into checksums. (The bundle builds one part at a time.)
+        """
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            outcomes = list(pool.map(self._resolve_one, artifacts))
+        resolved = {name: row for outcome in outcomes for name, row in outcome.resolved.items()}
+        lines = [outcome.line for outcome in outcomes if outcome.line]
+        problems = [outcome.problem for outcome in outcomes if outcome.problem]
+        return resolved, lines, any(outcome.changed for outcome in outcomes), problems
+
+    def _resolve_one(self, artifact: Artifact) -> _Outcome:
+        try:
+            found = self._find(artifact)
+            row = {artifact.name: _described(artifact, found)}
+            line = f"{artifact.name} {artifact.version}: {found.source} ({found.detail})"
+            return _Outcome(row, line, found.changed)
+        except RefusedError as error:
+            return _Outcome(problem=self._refused(artifact, error))
+        except SourceError as error:
+            if artifact.optional:
+                line = f"{artifact.name} {artifact.version}: left out, it is optional and nowhere: {error}"
+                return _Outcome(line=line)
+            return _Outcome(problem=self._missing(artifact, error))
 
     def _find(self, artifact: Artifact) -> Found:
         failures = self._unlisted()
