@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 from tests.lab_under_test import LabUnderTest
-from tests.machines import wait
 
 
 def test_what_was_changed_by_hand_is_put_back_and_only_that(lab: LabUnderTest) -> None:
@@ -31,24 +26,3 @@ def test_what_was_changed_by_hand_is_put_back_and_only_that(lab: LabUnderTest) -
 def test_check_on_a_converged_cluster_reports_nothing(lab: LabUnderTest) -> None:
     play = lab.play("site.yml", "--check", "--diff")
     assert sum(play.changed.values()) == 0, (play.changed, play.changed_tasks())
-
-
-def test_another_entry_is_another_target(lab: LabUnderTest, tmp_path: Path) -> None:
-    services = lab_variable(lab, "tradewatch_services", tmp_path)
-    second = {**services[0], "name": "market-data-collector-second"}
-    extra = tmp_path / "services.json"
-    extra.write_text(json.dumps({"tradewatch_services": [*services, second]}))
-    try:
-        lab.play("site.yml", "--extra-vars", f"@{extra}")
-        query = 'up{job="kubernetes-services-metrics", service="market-data-collector-second"} == 1'
-        wait(lambda: lab.query(query), "the second target")
-    finally:
-        lab.play("site.yml")
-    assert "market-data-collector-second" not in lab.kubectl("-n", "crypto-collectors", "get", "all,networkpolicy,sa")
-
-
-def lab_variable(lab: LabUnderTest, name: str, folder: Path) -> Any:
-    """A variable of the lab's inventory, templates resolved."""
-    file = folder / f"{name}.json"
-    lab.play("tests/e2e/show_variable.yml", "-e", f"name={name}", "-e", f"path={file}")
-    return json.loads(file.read_text())
