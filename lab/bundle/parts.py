@@ -24,6 +24,8 @@ SERVICES = paths.REPOSITORY / "python_services"
 # The image's interpreter (Debian trixie) and its oldest C library; wheels are resolved for these, not for the machine.
 IMAGE_PYTHON = "3.13"
 IMAGE_PLATFORM = "x86_64-manylinux_2_40"
+# Of Plotly the services serve the JavaScript alone; the rest of it is 40 MB of Python.
+PLOTLY_KEPT = ("plotly/__init__.py", "plotly/package_data/plotly.min.js")
 # One Debian root for the programs of monitoring that Debian has: each of their images takes its own out of it.
 MONITORING_PACKAGES = [
     "prometheus-alertmanager",
@@ -202,7 +204,7 @@ def tradewatch() -> Path:
     # Wheels carry their libraries except those that every manylinux system has, such as the C++ one.
     root = oci.debian_root("trixie", ["python3", "ca-certificates", "tzdata", "libstdc++6"])
     lock = SERVICES / "requirements.txt"
-    key = digest(SERVICES / "src", SERVICES / "pyproject.toml", lock, IMAGE_PYTHON, IMAGE_PLATFORM)
+    key = digest(SERVICES / "src", SERVICES / "pyproject.toml", lock, IMAGE_PYTHON, IMAGE_PLATFORM, *PLOTLY_KEPT)
     library = paths.cache_dir() / "bundle" / "wheels" / key
     if not library.exists():
         partial = library.with_name(f"partial-{key}")
@@ -221,6 +223,9 @@ def tradewatch() -> Path:
         with step("the services' wheels"):
             run([*uv, *target, "--only-binary", ":all:", "--require-hashes", "--requirement", lock])
             run([*uv, "--no-deps", SERVICES])
+            for path in (partial / "plotly").rglob("*"):
+                if path.is_file() and str(path.relative_to(partial)) not in PLOTLY_KEPT:
+                    path.unlink()
         partial.rename(library)
     return _image_archive("tradewatch", "tradewatch", key[:8], {"root.tar": root, "library": library})
 
