@@ -48,7 +48,7 @@ EXPORTED = {
     'alertmanager_notifications_failed_total{integration="webhook"}': RISING,
     'apiserver_request_duration_seconds_bucket{job="apiserver",verb="GET",le="1"}': RISING,
     'apiserver_request_duration_seconds_bucket{job="apiserver",verb="GET",le="+Inf"}': RISING,
-    'container_memory_working_set_bytes{job="cadvisor",namespace="crypto-trading",pod="p",container="c",node="n"}': ONE,
+    'container_memory_working_set_bytes{job="cadvisor",namespace="crypto-trading",pod="p",node="n"}': ONE,
     'etcd_disk_wal_fsync_duration_seconds_bucket{job="etcd",le="1"}': RISING,
     'etcd_disk_wal_fsync_duration_seconds_bucket{job="etcd",le="+Inf"}': RISING,
     'kube_deployment_status_observed_generation{namespace="crypto-trading",deployment="d"}': RISING,

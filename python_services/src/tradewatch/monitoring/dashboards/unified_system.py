@@ -299,7 +299,8 @@ def _trading() -> Row:
 
 
 def _infrastructure() -> Row:
-    memory = f'container_memory_working_set_bytes{{job="cadvisor",{_NAMESPACES},container!=""}}'
+    # A pod's own series: where cAdvisor cannot ask the runtime for containers, it has pods still.
+    memory = f'container_memory_working_set_bytes{{job="cadvisor",{_NAMESPACES},pod!="",container=""}}'
     limit = f'kube_pod_container_resource_limits{{{_NAMESPACES},resource="memory"}}'
     apiserver = "apiserver_request_duration_seconds_bucket"
     real = 'fstype!~"tmpfs|ramfs|squashfs|nsfs"'
@@ -357,13 +358,12 @@ def _infrastructure() -> Row:
                 Look("Bps", minimum=0),
             ),
             timeseries_panel(
-                "Which container nears its memory limit?",
-                "Working set over the limit, the ten highest. At 1 the kernel kills it.",
+                "Which pod nears its memory limit?",
+                "Working set over the limits of its containers, the ten highest. Near 1 the kernel kills one of them.",
                 [
                     Query(
-                        f"topk(10, max by (namespace, pod, container) ({memory})"
-                        f" / max by (namespace, pod, container) ({limit}))",
-                        "{{pod}} {{container}}",
+                        f"topk(10, max by (namespace, pod) ({memory}) / sum by (namespace, pod) ({limit}))",
+                        "{{pod}}",
                     )
                 ],
                 Look("percentunit", minimum=0, steps=_SHARE_OF_LIMIT),
