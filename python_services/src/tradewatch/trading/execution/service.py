@@ -213,7 +213,7 @@ class TradeExecutor:
     def checks(self) -> list[Check]:
         """What `/readyz` asks."""
         return [
-            Check("store", lambda: database.check(self._pool)),
+            database.check(self._pool),
             Check("lock", self._check_lock),
             Check("reconcile", self._check_reconcile),
         ]

@@ -13,7 +13,7 @@ from valkey.asyncio import Valkey
 from tradewatch.common import bus, service, streams
 from tradewatch.common.consumer import ConsumerLimits, Message, StreamConsumer
 from tradewatch.common.fields import EventDecodeError
-from tradewatch.common.http import Check, HttpServer
+from tradewatch.common.http import HttpServer
 from tradewatch.common.logging import Throttle, get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
@@ -211,7 +211,7 @@ async def main(settings: TradeOrchestratorSettings) -> int:
                 },
             )
             orchestrator = TradeOrchestrator(valkey, DecisionStore(pool), peers, metrics, registry, liveness, settings)
-            checks = [bus.check(valkey), Check("database", lambda: database.check(pool)), *peers.checks()]
+            checks = [bus.check(valkey), database.check(pool, "database"), *peers.checks()]
             server = HttpServer(settings.http_port, registry, liveness, checks)
             return await service.run(orchestrator, server, settings.drain_seconds)
     finally:
