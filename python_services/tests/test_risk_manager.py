@@ -22,6 +22,7 @@ from tradewatch.common.events import Side
 from tradewatch.common.http import Check, HttpServer
 from tradewatch.common.service import Liveness
 from tradewatch.common.streams import Quote, Signal, encode, quotes_stream
+from tradewatch.store import database as store
 from tradewatch.trading.risk.kill_switch import KillSwitch
 from tradewatch.trading.risk.metrics import RiskMetrics
 from tradewatch.trading.risk.service import RiskManager, routes
@@ -109,7 +110,7 @@ async def running(
             liveness,
             refresh_seconds=configured.refresh_seconds,
         )
-        checks = [Check("store", manager.check_store), bus.check(bus_client), Check("quotes", manager.check_quotes)]
+        checks = [store.check(pool), bus.check(bus_client), Check("quotes", manager.check_quotes)]
         async with (
             HttpServer(0, registry, liveness, checks, routes(manager, switch, configured)) as server,
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client,

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from tradewatch import cli
 from tradewatch.common.tracing import headers, trace_id_of
 from tradewatch.store import audit, command, schema
-from tradewatch.store.database import check, connect
+from tradewatch.store.database import connect, ping
 
 DECISION = uuid.UUID(int=7)
 TRACE = "7" * 32
@@ -37,24 +37,24 @@ async def test_upgrades_started_together_wait_for_each_other(postgres: PostgresS
 
 async def test_check_tells_a_good_store_from_a_bad_one(postgres: PostgresServer, database: Database) -> None:
     async with database.connect() as pool:
-        found = await check(pool)
+        found = await ping(pool)
         assert (found.ok, found.detail) == (True, f"schema {schema.head()}")
         await database.fetch("UPDATE alembic_version SET version_num = '0000'")
-        assert not (await check(pool)).ok
+        assert not (await ping(pool)).ok
         await database.fetch("DROP TABLE alembic_version")
-        assert "no schema" in (await check(pool)).detail
+        assert "no schema" in (await ping(pool)).detail
 
 
 async def test_a_store_that_is_away_is_an_answer_not_an_error() -> None:
     async with connect("postgresql://tradewatch@127.0.0.1:1/tradewatch", "secret", "test") as pool:
-        found = await check(pool)
+        found = await ping(pool)
     assert not found.ok
     assert "secret" not in found.detail
 
 
 async def test_a_wrong_password_is_refused(database: Database) -> None:
     async with connect(database.url, "wrong", "test") as pool:
-        assert (await check(pool)).detail == "no answer: InvalidPasswordError"
+        assert (await ping(pool)).detail == "no answer: InvalidPasswordError"
 
 
 @pytest.mark.parametrize("table", ["audit_log", "fills"])

@@ -38,7 +38,7 @@ SERVICES = (
     "trade-orchestrator",
 )
 START_CASH = Decimal(10_000_000)
-SIGNAL_SECONDS = 60
+SIGNAL_SECONDS = 120
 _ORDERS_PATH = "/api/v3/brokerage/orders"
 EXCHANGE_FAULTS: tuple[dict[str, object], ...] = (
     {"fault": "timeout", "method": "POST", "path": _ORDERS_PATH, "count": 2},

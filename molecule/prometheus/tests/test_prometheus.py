@@ -64,6 +64,14 @@ class Prometheus:
     def config(self) -> Any:
         return yaml.safe_load(self.data("status/config")["yaml"])
 
+    def answers(self) -> bool:
+        """Whether it can be reached: the node's proxy learns of a new pod a moment after the pod is ready."""
+        try:
+            self.config()
+        except urllib.error.URLError:
+            return False
+        return True
+
 
 @pytest.fixture(scope="module")
 def prometheus(lab_dir: Path) -> Prometheus:
@@ -322,5 +330,6 @@ def test_changed_configuration_rolls_it_and_keeps_its_data(cluster: Cluster, pro
     converge("prometheus_scrape_interval=14s")
     assert cluster.ready_pod(NAMESPACE, "prometheus")["metadata"]["uid"] != before
     assert interval != "14s"
+    eventually(prometheus.answers, "the new pod answers", 30)
     assert prometheus.config()["global"]["scrape_interval"] == "14s"
     assert prometheus.data(f"query?query=up&time={block}")["result"], "the samples of before are gone"

@@ -12,8 +12,7 @@ import httpx
 from pydantic import BeforeValidator, Field, SecretStr
 
 from tradewatch.cli.reading import EXIT_BAD_CONFIGURATION, EXIT_FAILED, EXIT_OK, fail, load
-from tradewatch.common.settings import CommonSettings
-from tradewatch.trading.risk.settings import http_url
+from tradewatch.common.settings import CommonSettings, http_url
 
 # The call that cancels open orders is part of the answer, so it is waited for.
 ANSWER_SECONDS = 15.0

@@ -16,9 +16,10 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from tradewatch.cli.reading import EXIT_BAD_CONFIGURATION, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_OK, fail
+from tradewatch.common.settings import api_url
 from tradewatch.monitoring.dashboard_report import page
 from tradewatch.monitoring.dashboard_report.metrics import DashboardReportMetrics
-from tradewatch.monitoring.dashboard_report.service import http_url, open_sources
+from tradewatch.monitoring.dashboard_report.service import open_sources
 from tradewatch.monitoring.dashboard_report.sources import Access, Limits, Source
 from tradewatch.monitoring.dashboard_report.viewer import SpanError, Viewer
 
@@ -52,7 +53,7 @@ def _reach(options: Namespace) -> _Reach:
     prometheus, loki = named.get("prometheus") or {}, named.get("loki") or {}
     for which, url in (("prometheus", options.prometheus), ("loki", options.loki)):
         try:
-            http_url(url)
+            api_url(url)
         except ValueError as error:
             raise _UsageError(f"--{which}: {error}") from None
     username = options.username or prometheus.get("username")

@@ -14,6 +14,8 @@ _log = get_logger("service")
 
 EXIT_OK = 0
 EXIT_FAILED = 1
+# Above the longest clean-up of a healthy loop: the roll-back of one transaction.
+CANCEL_AGAIN_SECONDS = 3.0
 
 
 class Service(Protocol):
@@ -114,7 +116,9 @@ def run_to_exit_code(main: Coroutine[Any, Any, int]) -> int:
 async def until_stopped(stop: asyncio.Event, work: Awaitable[None]) -> bool:
     """Await `work`, cancelling it when `stop` is set first. Returns whether the work ended by itself.
 
-    Raises whatever the work raised.
+    Raises whatever the work raised. A cancellation may get lost in a library (`asyncio.wait_for` drops it when what it
+    waits for ends at that very moment, https://github.com/python/cpython/issues/86296): it is given again while the
+    work goes on.
     """
     task = asyncio.ensure_future(work)
     stopped = asyncio.create_task(stop.wait())
@@ -126,5 +130,7 @@ async def until_stopped(stop: asyncio.Event, work: Awaitable[None]) -> bool:
         return False
     finally:
         stopped.cancel()
-        task.cancel()
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=CANCEL_AGAIN_SECONDS)
         await asyncio.gather(task, stopped, return_exceptions=True)

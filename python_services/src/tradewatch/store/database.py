@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import asyncpg
 from pydantic import BeforeValidator, Field, SecretStr
 
-from tradewatch.common.http import CheckResult
+from tradewatch.common.http import Check, CheckResult
 from tradewatch.common.settings import CommonSettings
 from tradewatch.store.revision import head
 
@@ -106,8 +106,17 @@ def _json_default(value: object) -> str:
     return str(value)
 
 
-async def check(pool: Pool) -> CheckResult:
+def check(pool: Pool, name: str = "store") -> Check:
     """The readiness check of the store: it answers and its schema is the one that this version was written for."""
+
+    async def run() -> CheckResult:
+        return await ping(pool)
+
+    return Check(name, run)
+
+
+async def ping(pool: Pool) -> CheckResult:
+    """What `check` answers now."""
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             version = await pool.fetchval("SELECT version_num FROM alembic_version")

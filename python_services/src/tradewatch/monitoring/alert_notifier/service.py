@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from tradewatch.common import service
 from tradewatch.common.api import json_route
-from tradewatch.common.http import Check, CheckResult, HttpServer
+from tradewatch.common.http import HttpServer
 from tradewatch.common.logging import get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
@@ -134,14 +134,11 @@ async def main(settings: AlertNotifierSettings) -> int:
         dispatcher = Dispatcher(pool, routing, settings.patience(), metrics, liveness)
         receiver = WebhookReceiver(pool, routing, metrics, dispatcher.wake)
 
-        async def check_store() -> CheckResult:
-            return await database.check(pool)
-
         server = HttpServer(
             settings.http_port,
             registry,
             liveness,
-            [Check("store", check_store)],
+            [database.check(pool)],
             [receiver.route(settings.alert_webhook_token)],
             max_body_bytes=MAX_BODY_BYTES,
         )

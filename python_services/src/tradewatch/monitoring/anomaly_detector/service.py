@@ -18,7 +18,7 @@ from tradewatch.common.http import Check, CheckResult, HttpServer
 from tradewatch.common.logging import Throttle, get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import CommonSettings, split_url
+from tradewatch.common.settings import CommonSettings, api_url
 from tradewatch.monitoring.anomaly_detector import metrics
 from tradewatch.monitoring.anomaly_detector.detector import SCORED, Past, Report, Score, judge
 from tradewatch.monitoring.anomaly_detector.prometheus import (
@@ -46,16 +46,6 @@ class _RunFailed(Exception):
     """A run that gives no scores; the text is the reason, as in the metric."""
 
 
-def _prometheus_url(value: object) -> object:
-    if isinstance(value, str):
-        parts = split_url(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http:// or https:// URL with a host")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("must hold neither credentials nor a query")
-    return value
-
-
 def _table(value: object) -> object:
     return load_table(Path(value)) if isinstance(value, str) else value
 
@@ -74,7 +64,7 @@ def _readable_certificates(value: object) -> object:
 class AnomalyDetectorSettings(CommonSettings):
     """Settings of anomaly-detector; durations in seconds."""
 
-    prometheus_url: Annotated[str, BeforeValidator(_prometheus_url)] = Field(
+    prometheus_url: Annotated[str, BeforeValidator(api_url)] = Field(
         description="Prometheus, such as https://prometheus:9090"
     )
     prometheus_username: str = Field(default="tradewatch", min_length=1, max_length=200, description="its user")

@@ -14,7 +14,7 @@ from tradewatch.common.http import Check, CheckResult, HttpServer
 from tradewatch.common.logging import get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import CommonSettings, split_url
+from tradewatch.common.settings import CommonSettings, api_url
 from tradewatch.monitoring.dashboard_report.metrics import DashboardReportMetrics
 from tradewatch.monitoring.dashboard_report.site import Site, TlsFiles
 from tradewatch.monitoring.dashboard_report.sources import Access, Limits, Source
@@ -24,17 +24,6 @@ NAME = "dashboard-report"
 MIN_PASSWORD_CHARACTERS = 8
 LOOK_SECONDS = 2.0
 _log = get_logger("dashboard_report")
-
-
-def http_url(value: object) -> object:
-    """A check of settings: a base URL without credentials."""
-    if isinstance(value, str):
-        parts = split_url(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http:// or https:// URL with a host")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("must hold neither credentials nor a query")
-    return value
 
 
 def _long_enough(value: object) -> object:
@@ -49,7 +38,7 @@ def _user(value: object) -> object:
     return value
 
 
-Url = Annotated[str | None, BeforeValidator(http_url)]
+Url = Annotated[str | None, BeforeValidator(api_url)]
 
 
 class DashboardReportSettings(CommonSettings):

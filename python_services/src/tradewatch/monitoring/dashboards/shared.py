@@ -9,6 +9,7 @@ from grafana_foundation_sdk.models import dashboard as models
 from tradewatch.monitoring.dashboards.parts import (
     AVAILABILITY_JOB,
     BLUE,
+    GREEN,
     OWN_JOB,
     RED,
     TAG,
@@ -24,6 +25,7 @@ from tradewatch.monitoring.dashboards.parts import (
     logs_panel,
     own,
     quantile,
+    stat_panel,
     text_variable,
     timeline_panel,
     timeseries_panel,
@@ -95,6 +97,16 @@ def links(other_uid: str, other_title: str) -> Sequence[Builder[models.Dashboard
     )
 
 
+def kill_switch(*matchers: str) -> Block:
+    """Whether it is engaged, as those of its series say that match."""
+    return stat_panel(
+        "Is the kill switch engaged?",
+        "Engaged: nothing is traded until somebody releases it with `tradewatch kill-switch release`.",
+        [Query(f"max({own('kill_switch_engaged', *matchers)})", instant=True)],
+        Look(texts={"0": ("released", GREEN), "1": ("ENGAGED", RED)}),
+    )
+
+
 def availability(namespace: str, width: int = 12) -> Block:
     """Which Services answered, over time."""
     matchers = f'{AVAILABILITY_JOB},namespace=~"{namespace}",service=~"$service"'
@@ -103,7 +115,7 @@ def availability(namespace: str, width: int = 12) -> Block:
         "A band a service: green while a ready replica answered its scrape, red while none did. Click for the service"
         " alone or its logs.",
         [Query(f"min by (namespace, service) (up{{{matchers}}})", "{{service}}")],
-        Look(texts=UP_OR_DOWN, steps=((None, RED), (1, "green")), links=TO_SERVICE, minimum=0, maximum=1),
+        Look(texts=UP_OR_DOWN, steps=((None, RED), (1, GREEN)), links=TO_SERVICE, minimum=0, maximum=1),
         width=width,
     )
 
@@ -120,7 +132,7 @@ def end_to_end(width: int = 8) -> Block:
             Query(quantile(0.99, histogram), "p99 to the end", exemplars=True),
             Query(quantile(0.99, to_order), "p99 to the order"),
         ],
-        Look("s", steps=((None, "green"), (5, YELLOW), (30, RED)), minimum=0),
+        Look("s", steps=((None, GREEN), (5, YELLOW), (30, RED)), minimum=0),
         width=width,
         calm="no signal was decided; a signal fills it.",
     )
@@ -148,7 +160,7 @@ def log_blocks(namespace: str) -> Sequence[Block]:
                     loki=True,
                 )
             ],
-            Look(minimum=0, steps=((None, "green"), (1, RED))),
+            Look(minimum=0, steps=((None, GREEN), (1, RED))),
             width=12,
             stacked=True,
             calm="no service logged an error; a PostgreSQL or Valkey outage fills it.",

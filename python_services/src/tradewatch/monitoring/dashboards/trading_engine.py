@@ -63,12 +63,7 @@ def _overview() -> Row:
                     steps=((None, GREEN), (1, YELLOW), (2, RED)),
                 ),
             ),
-            stat_panel(
-                "Is the kill switch engaged?",
-                "Engaged: nothing is traded until somebody releases it with `tradewatch kill-switch release`.",
-                [Query(f"max({own('kill_switch_engaged', _HERE)})", instant=True)],
-                Look(texts={"0": ("released", GREEN), "1": ("ENGAGED", RED)}),
-            ),
+            shared.kill_switch(_HERE),
             stat_panel(
                 "How many services are down?",
                 "Services of crypto-trading without a ready replica. The timeline below says which.",

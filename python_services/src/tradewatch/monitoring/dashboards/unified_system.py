@@ -92,12 +92,7 @@ def _health() -> Row:
                 [Query(f"max({own('market_data_age_seconds', *_FEEDS)})", instant=True)],
                 Look("s", steps=((None, GREEN), (10, YELLOW), (60, RED)), decimals=1),
             ),
-            stat_panel(
-                "Is the kill switch engaged?",
-                "Engaged: nothing is traded until somebody releases it with `tradewatch kill-switch release`.",
-                [Query(f"max({own('kill_switch_engaged')})", instant=True)],
-                Look(texts={"0": ("released", GREEN), "1": ("ENGAGED", RED)}),
-            ),
+            shared.kill_switch(),
             stat_panel(
                 "How many scrapes fail?",
                 "Targets of every kind that Prometheus does not reach: what it does not reach, no alert sees.",

@@ -17,7 +17,7 @@ from tradewatch.common.http import Check, CheckResult, HttpServer
 from tradewatch.common.logging import get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import ProductIds, split_url
+from tradewatch.common.settings import ProductIds, http_url, split_url
 from tradewatch.store import database
 from tradewatch.trading.contracts import OrderAnswer, OrderRequest, OrderStatus
 from tradewatch.trading.execution.coinbase import Coinbase, ExchangeError, Limits
@@ -42,12 +42,9 @@ _log = get_logger("executor")
 
 
 def _exchange_url(value: object) -> object:
+    http_url(value)
     if isinstance(value, str):
         parts = split_url(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http:// or https:// URL with a host")
-        if parts.username or parts.password:
-            raise ValueError("must not hold credentials")
         if parts.path.strip("/") or parts.query:
             raise ValueError("must be a scheme, a host and a port only")
     return value
@@ -216,7 +213,7 @@ class TradeExecutor:
     def checks(self) -> list[Check]:
         """What `/readyz` asks."""
         return [
-            Check("store", lambda: database.check(self._pool)),
+            database.check(self._pool),
             Check("lock", self._check_lock),
             Check("reconcile", self._check_reconcile),
         ]

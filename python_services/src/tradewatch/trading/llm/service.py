@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 
 from tradewatch.common import bus, service
 from tradewatch.common.api import json_route
-from tradewatch.common.http import Check, CheckResult, HttpServer
+from tradewatch.common.http import HttpServer
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
 from tradewatch.common.settings import ValkeySettings, split_url
@@ -106,14 +106,11 @@ async def main(settings: LlmValidatorSettings) -> int:
                 settings.limits(),
             )
 
-            async def check_store() -> CheckResult:
-                return await database.check(pool)
-
             server = HttpServer(
                 settings.http_port,
                 registry,
                 Liveness(),
-                [Check("store", check_store), bus.check(valkey)],
+                [database.check(pool), bus.check(valkey)],
                 [json_route("/v1/validations", ValidationRequest, validator.validate, outages=OUTAGE_ERRORS)],
             )
             return await service.run(validator, server, settings.drain_seconds)

@@ -7,17 +7,17 @@ from typing import Annotated
 import asyncpg
 import httpx
 from prometheus_client import CollectorRegistry
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from valkey.asyncio import Valkey
 
 from tradewatch.common import bus, service, streams
 from tradewatch.common.consumer import ConsumerLimits, Message, StreamConsumer
 from tradewatch.common.fields import EventDecodeError
-from tradewatch.common.http import Check, HttpServer
+from tradewatch.common.http import HttpServer
 from tradewatch.common.logging import Throttle, get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import ValkeySettings, split_url
+from tradewatch.common.settings import ValkeySettings, http_url
 from tradewatch.common.streams import SIGNALS_STREAM, Signal
 from tradewatch.store import database
 from tradewatch.store.database import OUTAGE_ERRORS, DatabaseSettings
@@ -35,18 +35,7 @@ RESUME_RETRY_SECONDS = 0.5
 _log = get_logger("orchestrator")
 
 
-def _http_url(value: object) -> object:
-    if isinstance(value, str):
-        parts = split_url(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http:// or https:// URL with a host")
-        if parts.username or parts.password:
-            raise ValueError("must not hold credentials")
-        return value.rstrip("/")
-    return value
-
-
-HttpUrl = Annotated[str, BeforeValidator(_http_url)]
+HttpUrl = Annotated[str, BeforeValidator(http_url), AfterValidator(lambda url: url.rstrip("/"))]
 
 
 def _seconds(default: float, most: float, description: str) -> float:
@@ -222,7 +211,7 @@ async def main(settings: TradeOrchestratorSettings) -> int:
                 },
             )
             orchestrator = TradeOrchestrator(valkey, DecisionStore(pool), peers, metrics, registry, liveness, settings)
-            checks = [bus.check(valkey), Check("database", lambda: database.check(pool)), *peers.checks()]
+            checks = [bus.check(valkey), database.check(pool, "database"), *peers.checks()]
             server = HttpServer(settings.http_port, registry, liveness, checks)
             return await service.run(orchestrator, server, settings.drain_seconds)
     finally:

@@ -190,10 +190,6 @@ class RiskManager:
             return CheckResult(True, f"every product has a quote younger than {limit.total_seconds():g} s")
         return CheckResult(False, f"no quote younger than {limit.total_seconds():g} s: {', '.join(stale)}")
 
-    async def check_store(self) -> CheckResult:
-        """Readiness: the store answers and has the schema of this version."""
-        return await database.check(self._pool)
-
 
 def routes(manager: RiskManager, kill_switch: KillSwitch, settings: RiskManagerSettings) -> list[web.RouteDef]:
     """The HTTP calls of docs/trading.md."""
@@ -228,7 +224,7 @@ async def main(settings: RiskManagerSettings) -> int:
                 refresh_seconds=settings.refresh_seconds,
             )
             checks = [
-                Check("store", manager.check_store),
+                database.check(pool),
                 bus.check(valkey),
                 Check("quotes", manager.check_quotes),
             ]

@@ -7,23 +7,12 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from tradewatch.common.settings import ProductIds, ValkeySettings, split_url
+from tradewatch.common.settings import ProductIds, ValkeySettings, http_url
 from tradewatch.store.database import DatabaseSettings
 from tradewatch.trading.mode import TradingModeSettings
 from tradewatch.trading.risk.limits import Limits
 
 MIN_TOKEN_CHARACTERS = 16
-
-
-def http_url(value: object) -> object:
-    """A check of settings: a base URL without credentials."""
-    if isinstance(value, str):
-        parts = split_url(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http:// or https:// URL with a host")
-        if parts.username or parts.password:
-            raise ValueError("must not hold credentials")
-    return value
 
 
 Money = Annotated[Decimal, Field(gt=0, le=Decimal("1e12"), allow_inf_nan=False)]

@@ -405,11 +405,8 @@ async def main(settings: SignalGeneratorSettings) -> int:
                 settings,
             )
 
-            async def check_store() -> CheckResult:
-                return await database.check(pool)
-
             checks = [
-                Check("store", check_store),
+                database.check(pool),
                 Check("indicators", generator.check_indicators),
                 bus.check(client),
             ]
