@@ -73,6 +73,8 @@ def tradewatch_rule_thresholds(
     ``texts`` are all rule files: a threshold that none of them uses is an error, since whoever sets it believes that it
     does something. Raises ValueError with one line that names everything that is wrong.
     """
+    if overrides is not None and not isinstance(overrides, Mapping):
+        raise ValueError("not a mapping of thresholds' names to values")
     problems = []
     for name, entry in table.items():
         if not isinstance(entry, Mapping) or set(entry) != KEYS:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.preflight.inventories import Inventory, Run
+from tests.preflight.inventories import ALERT_RECEIVERS, Inventory, Run
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="hosts are made with unshare, which needs root")
 
@@ -121,6 +121,8 @@ def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "vault_prometheus_password": "change-me",
         "cluster_name": None,
         "log_collector": "prontail",
+        "prometheus_rule_thresholds": {"market_data_stale_secnds": 20, "model_missing_for": 5},
+        "vault_alert_receivers": ALERT_RECEIVERS.replace('["chat"]', '["json://hidden-secret-of-the-test/"]'),
         "tradewatch_simulators": "{{ undefined_table }}",
         "tradewatch_secrets": [
             {"name": "api-key", "namespace": "crypto-trading", "values": {"key": "{{ no_such_secret }}"}},
@@ -181,6 +183,11 @@ DATA_PROBLEMS = {
     "example secret": f"secret vault_prometheus_password: still has the example's value; {SECRET_FIX}",
     "unset variable": "variable cluster_name: is not set; set it in group_vars/all/main.yml of the inventory",
     "unknown collector": "variable log_collector: unknown collector prontail; did you mean promtail?",
+    "malformed thresholds": "variable prometheus_rule_thresholds: is malformed (there is no threshold "
+    "market_data_stale_secnds, did you mean market_data_stale_seconds?; threshold model_missing_for: 5 is not a "
+    "duration, as '1h' is); files/rules/thresholds.yml lists them",
+    "malformed routes": "secret vault_alert_receivers: is malformed (default names a receiver that is none of chat); "
+    "docs/services.md, alert-notifier, shows one",
     "duplicate service": "service market-data-collector-coinbase: the table holds 2 of this name; "
     "give each a name of its own",
     "unknown node role": "service on-mars: unknown node role colectors; did you mean collectors?",

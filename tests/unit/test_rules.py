@@ -131,13 +131,14 @@ def test_overrides_replace_defaults() -> None:
         ({"limit": GOOD}, {"limit": True}, "threshold limit: True is not a number"),
         ({"limit": GOOD}, {"limit": "0 or vector(1)"}, "is not a number"),
         ({"limit": GOOD}, {"limit": float("nan")}, "threshold limit: nan is not a number"),
+        ({"limit": GOOD}, ["limit"], "not a mapping of thresholds' names to values"),
         ({"limit": {"value": 1}}, {}, "threshold limit does not have exactly value, unit and reason"),
         ({"limit": 30}, {}, "threshold limit does not have exactly value, unit and reason"),
         ({"limit": {**GOOD, "value": "5 minutes"}}, {}, "threshold limit: '5 minutes' is neither"),
         ({"limit": {**GOOD, "value": ""}}, {}, "threshold limit: '' is neither"),
     ],
 )
-def test_wrong_thresholds_are_named(table: dict[str, object], overrides: dict[str, object], said: str) -> None:
+def test_wrong_thresholds_are_named(table: dict[str, object], overrides: object, said: str) -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011
         tradewatch_rule_thresholds(table, ["x > ${limit}"], overrides)  # type: ignore[arg-type]
     assert said in str(raised.value)

@@ -33,6 +33,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         names = [*settings["required_variables"], *settings["optional_variables"]]
         values = {name: self._value(name, variables, failures) for name in names}
         addresses, address_failures = self._addresses(hosts, variables["hostvars"])
+        secrets = {name: self._secret(name, variables, failures) for name in settings["secrets"]}
+        told = {*failures, *(name for name, state in secrets.items() if state != "set")}
         data = {
             "sources": list(variables.get("ansible_inventory_sources") or []),
             "base": os.getcwd(),
@@ -42,8 +44,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "addresses": addresses,
             "address_failures": address_failures,
             "values": {name: value for name, value in values.items() if value is not None},
-            "secrets": {name: self._secret(name, variables, failures) for name in settings["secrets"]},
+            "secrets": secrets,
             "failures": failures,
+            "refusals": {
+                row["name"]: {"why": why, "fix": row["fix"]}
+                for row in settings["judged_variables"]
+                if row["name"] not in told and (why := _refusal(self._templar, row["by"])) is not None
+            },
             "broken_files": _broken_files(hosts, variables),
             "probes": {host: probe for host in hosts if (probe := _probe(variables["hostvars"], host)) is not None},
             "settings": settings,
@@ -101,6 +108,18 @@ def _evaluated(templar: Any, name: str, key: str, variables: Mapping[str, Any], 
         failures[key] = "the vault cannot be opened with the password given"
     except AnsibleError as error:
         failures[key] = " ".join(str(error).split())
+    return None
+
+
+def _refusal(templar: Any, judge: str) -> str | None:
+    """What the one who judges a variable says against it."""
+    try:
+        templar.template(templar.resolve_variable_expression(judge))
+    except AnsibleError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        return " ".join(str(cause).split())
     return None
 
 

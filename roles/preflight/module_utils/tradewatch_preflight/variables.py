@@ -38,6 +38,14 @@ def check(
     ]
 
 
+def refused(refusals: Mapping[str, Mapping[str, str]], secrets: Iterable[str]) -> list[Problem]:
+    """Problems of variables that a program would refuse: by name why, and where to read how they should be."""
+    return [
+        Problem(f"{'secret' if name in secrets else 'variable'} {name}", f"is malformed ({row['why']})", row["fix"])
+        for name, row in refusals.items()
+    ]
+
+
 def _failing(name: str, why: str) -> Problem:
     return Problem(f"variable {name}", f"cannot be evaluated ({why})", "correct the expression, or set what it needs")
 
