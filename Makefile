@@ -40,17 +40,20 @@ E2E := tests/e2e/test_1_main_job.py tests/e2e/test_2_trading.py tests/e2e/test_2
 # Not in pyproject.toml: the scenarios of Molecule run pytest without its cache, which does not know the option then.
 PYTEST := @$(WITHIN) $(BIN)/python -m pytest -o cache_dir=$(VENV)/tools/pytest
 
+# Files side by side, in this order; what needs a lab comes last, alone (tests/conftest.py).
+EVERY_CORE := -n auto --no-loadscope-reorder
+
 test: machine $(READY)  ## Everything: lint, unit, contract, Molecule, end to end
-	$(PYTEST) -v --durations=30 $(LINT) $(UNIT) $(E2E) tests/k3s_contract tests/e2e/test_4_reset.py tests/molecule
+	$(PYTEST) -v --durations=30 $(EVERY_CORE) $(LINT) $(UNIT) $(E2E) tests/k3s_contract tests/e2e/test_4_reset.py tests/molecule
 
 check: $(READY)  ## Lint and the unit tests that start no servers: two minutes, no hosts
-	$(PYTEST) -q -m "not servers" $(LINT) $(UNIT) --ignore=$(CHAOS)
+	$(PYTEST) -q $(EVERY_CORE) -m "not servers" $(LINT) $(UNIT) --ignore=$(CHAOS)
 
 lint: $(READY)  ## The linters alone
 	$(PYTEST) -q $(LINT)
 
 unit: $(READY)  ## The unit tests alone
-	$(PYTEST) -q $(UNIT) --ignore=$(CHAOS)
+	$(PYTEST) -q $(EVERY_CORE) $(UNIT) --ignore=$(CHAOS)
 
 chaos: $(READY)  ## Kill the trading services, Valkey and PostgreSQL while 2,000 signals flow
 	$(PYTEST) -v -s $(CHAOS)
