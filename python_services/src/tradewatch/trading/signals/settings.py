@@ -29,6 +29,9 @@ class SignalGeneratorSettings(StreamWriterSettings, DatabaseSettings):
     max_training_rows: int = Field(default=20_000, ge=100, le=1_000_000, description="newest rows that training takes")
     retrain_seconds: Seconds = Field(default=3_600.0, description="between two trainings")
     row_retention_seconds: Seconds = Field(default=7_776_000.0, description="age at which feature rows are deleted")
+    models_kept: int = Field(
+        default=100, ge=1, le=10_000, description="newest accepted models that stay stored, and as many refused ones"
+    )
     model_max_age_seconds: Seconds = Field(default=604_800.0, description="age of the model above which it is silent")
     min_confidence: Share = Field(default=0.6, description="calibrated confidence below which there is no signal")
     cooldown_seconds: Annotated[float, Field(ge=0, le=604_800, allow_inf_nan=False)] = Field(
