@@ -152,12 +152,17 @@ class ValkeySettings(CommonSettings):
         default="valkey://default@localhost:6379/0", description="the bus"
     )
     valkey_password: SecretStr | None = Field(default=None, description="file that holds the bus's password")
+
+
+class StreamSettings(ValkeySettings):
+    """What who writes market data or what is made of it takes."""
+
     stream_max_length: int = Field(
         default=100_000, ge=100, le=100_000_000, description="entries that each stream keeps, about"
     )
 
 
-class StreamWriterSettings(ValkeySettings):
+class StreamWriterSettings(StreamSettings):
     """What a service takes that writes to the bus through a `StreamWriter`."""
 
     buffer_max_entries: int = Field(
