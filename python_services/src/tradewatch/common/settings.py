@@ -70,6 +70,13 @@ def _split_intervals(value: object) -> object:
 IntervalsSeconds = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split_intervals)]
 
 
+def duration(default: float, most: float, description: str, *, least: float | None = None, above: float = 0) -> float:
+    """A field of a finite number of seconds: above `above`, or from `least` on, and at most `most`."""
+    lower = above if least is None else None
+    value: float = Field(default=default, gt=lower, ge=least, le=most, allow_inf_nan=False, description=description)
+    return value
+
+
 class CommonSettings(BaseSettings):
     """What every service takes.
 
@@ -83,9 +90,7 @@ class CommonSettings(BaseSettings):
         Literal["debug", "info", "warning", "error"],
         BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
     ] = Field(default="info", description="debug, info, warning or error")
-    drain_seconds: float = Field(
-        default=10.0, allow_inf_nan=False, gt=0, le=300, description="how long a stopping service may finish its work"
-    )
+    drain_seconds: float = duration(10.0, 300, "how long a stopping service may finish its work")
 
     @classmethod
     def settings_customise_sources(
