@@ -357,16 +357,15 @@ async def recovery(running: World) -> tuple[dict[str, float], dict[str, int]]:
     """
     found: dict[str, float] = {}
 
-    async def all_ready() -> bool:
-        return all([await service.alive() for service in running.services.values()])
-
     async def timed(name: str, harm: Callable[[], None]) -> None:
-        await eventually(all_ready, 120)
-        started, since = time.monotonic(), datetime.now(UTC)
+        await _all_ready(running)
+        started = time.monotonic()
         await asyncio.to_thread(harm)
-        await eventually(all_ready, 120)
+        since = datetime.now(UTC)
+        await _all_ready(running)
         await eventually(lambda: _traded(running, since), 120)
         found[name] = round(time.monotonic() - started, 1)
+        print(f"bench: {name} {found[name]} s", file=sys.stderr, flush=True)
 
     async with trading(running):
         await asyncio.sleep(WARM_UP_SECONDS)
@@ -378,6 +377,14 @@ async def recovery(running: World) -> tuple[dict[str, float], dict[str, int]]:
         await timed("valkey", running.valkey.crash)
         await timed("postgresql", running.postgres.crash)
     return found, memory
+
+
+async def _all_ready(running: World) -> None:
+    for service in running.services.values():
+        try:
+            await eventually(service.alive, 120)
+        except AssertionError:
+            raise AssertionError(f"{service.name} is not ready:\n{service.log.read_text()[-3000:]}") from None
 
 
 async def _traded(running: World, since: datetime) -> bool:

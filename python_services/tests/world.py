@@ -81,6 +81,12 @@ class Service:
         self.kill()
         self.start()
 
+    async def open_metrics(self) -> str:
+        """Its metrics with exemplars."""
+        accept = {"Accept": "application/openmetrics-text"}
+        async with httpx.AsyncClient(trust_env=False, timeout=10, headers=accept) as client:
+            return (await client.get(self.url + "/metrics")).text
+
     async def alive(self, path: str = "/readyz") -> bool:
         async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
             with contextlib.suppress(httpx.HTTPError):
