@@ -14,7 +14,6 @@ ENDPOINTS = (
     "accounts",
     "best_bid_ask",
     "create_order",
-    "edit_order",
     "cancel_orders",
     "get_order",
     "list_orders",
