@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import HttpCredentials, sync_playwright
 
 from tests.bench import BENCH_LAB, Figure, clean_lab, spread
 from tests.e2e.alerts import messages
@@ -25,6 +25,7 @@ MIB = 1024**2
 # Rates are over this: what `make lab` began has settled.
 CALM_SECONDS = 120
 TRIES = 5
+PAGE_MILLISECONDS = 90_000
 BURST_LINES = 30_000
 # Two critical ones: a switch that a service tells, and data that does not come.
 ALERTS = ("KillSwitchEngaged", "MarketDataStale")
@@ -122,8 +123,8 @@ def alert(lab: LabUnderTest, name: str) -> Figure:
     wait(lambda: not lab.query(f'ALERTS{{alertname="{name}"}}'), f"{name} does not fire", 300)
     caused = datetime.now(UTC)
     with causes(lab, name):
-        received = wait(lambda: told_at(lab, name, caused), f"somebody is told of {name}", 300)
-    return Figure(f"fault to webhook, {name}", f"{(received - caused).total_seconds():.1f} s", "under 60 s")
+        told = wait(lambda: told_since(lab, name, caused), f"somebody is told of {name}", 300)
+    return Figure(f"fault to webhook, {name}", f"{(min(told) - caused).total_seconds():.1f} s", "under 60 s")
 
 
 @contextmanager
@@ -140,18 +141,18 @@ def causes(lab: LabUnderTest, name: str) -> Iterator[None]:
         no_faults(lab, "exchange-simulator")
 
 
-def told_at(lab: LabUnderTest, name: str, caused: datetime) -> datetime | None:
-    """When the chat was first told that the alert fires, of what began after its cause."""
+def told_since(lab: LabUnderTest, name: str, caused: datetime) -> list[datetime]:
+    """When the chat was told that the alert fires, of what began after its cause."""
     # A message names the second in which its alert began.
     since = caused.replace(microsecond=0)
-    told = [each for each in messages(lab, name) if each.state == "FIRING" and each.started >= since]
-    return min((each.received for each in told), default=None)
+    return [each.received for each in messages(lab, name) if each.state == "FIRING" and each.started >= since]
 
 
 def pages(lab: LabUnderTest) -> list[Figure]:
     """Each dashboard in a browser that has never seen it, until every panel in its window is drawn."""
     endpoint = lab.endpoints()["dashboards"]
-    login = {"username": endpoint["username"], "password": Path(endpoint["password_file"]).read_text().strip()}
+    password = Path(endpoint["password_file"]).read_text().strip()
+    login = HttpCredentials(username=endpoint["username"], password=password)
     program = shutil.which("chromium-headless-shell") or shutil.which("chromium")
     assert program, "no chromium-headless-shell on PATH (Debian's package of that name)"
     taken: dict[str, list[float]] = {dashboard: [] for dashboard in DASHBOARDS}
@@ -164,8 +165,10 @@ def pages(lab: LabUnderTest) -> list[Figure]:
                 )
                 page = context.new_page()
                 began = time.monotonic()
-                page.goto(f"{endpoint['url'].rstrip('/')}/d/{dashboard}", wait_until="commit")
-                page.wait_for_function(PANELS)
+                page.goto(
+                    f"{endpoint['url'].rstrip('/')}/d/{dashboard}", wait_until="commit", timeout=PAGE_MILLISECONDS
+                )
+                page.wait_for_function(PANELS, timeout=PAGE_MILLISECONDS)
                 seconds.append(time.monotonic() - began)
                 context.close()
         browser.close()
