@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -229,6 +230,19 @@ def capacity(found: dict[str, Any]) -> str:
     )
 
 
+def spread(seconds: Sequence[float]) -> str:
+    """The median and the worst of several."""
+    return f"{statistics.median(seconds):.1f} s, worst of {len(seconds)}: {max(seconds):.1f} s"
+
+
+def measure_monitoring(*, keep: bool) -> list[Figure]:
+    """Prometheus, Loki, the alerts and the pages of a lab."""
+    # It brings in a browser, and what the tests of a lab share.
+    from tests import bench_monitoring
+
+    return bench_monitoring.measure(keep=keep)
+
+
 def listed(values: dict[str, float], unit: str) -> str:
     """``name 1.5 s, other 2 s``, the largest first."""
     ordered = sorted(values.items(), key=lambda item: -item[1])
@@ -270,6 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 PARTS: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "lab": lambda options: measure_lab(cold=options.cold, keep=options.keep),
     "trading": lambda _: measure_trading(),
+    "monitoring": lambda options: measure_monitoring(keep=options.keep),
 }
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def test_the_page_has_its_markers(part: str) -> None:
 def test_an_unknown_part_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         bench.main(["weather"])
-    assert "unknown part: weather; known: lab, trading" in capsys.readouterr().err
+    assert "unknown part: weather; known: lab, trading, monitoring" in capsys.readouterr().err
 
 
 def test_the_figures_of_trading_are_lines_of_the_table() -> None:
@@ -116,3 +116,7 @@ def test_the_figures_of_trading_are_lines_of_the_table() -> None:
     assert lines[-3].value == "between 2000 and 2500 ticks/s, the busiest by then: market-data-collector 0.99 cores"
     assert lines[-2].value == "signal-generator 150 MiB"
     assert lines[-1].value == "valkey 1.5 s"
+
+
+def test_several_tries_are_told_by_their_median_and_worst() -> None:
+    assert bench.spread([2.0, 1.04, 30.0]) == "2.0 s, worst of 3: 30.0 s"

@@ -68,7 +68,7 @@ class DashboardReportSettings(CommonSettings):
     )
     query_concurrency: int = Field(default=6, ge=1, le=50, description="queries under way to one datasource")
     cache_seconds: float = Field(
-        default=10.0, allow_inf_nan=False, ge=0, le=300, description="how long an answer serves other viewers too"
+        default=30.0, allow_inf_nan=False, ge=0, le=300, description="how long an answer serves other viewers too"
     )
 
 
