@@ -1,7 +1,7 @@
 # Two commands do everything: `make lab` and `make test`. The rest are their parts.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help machine lab lab-down image dashboards check lint unit chaos contract molecule e2e test bench lock clean
+.PHONY: help machine lab lab-down image dashboards check lint unit chaos contract molecule e2e test bench walk lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +18,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 help:  ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-lab: machine $(READY)  ## Four hosts, the cluster, the services, Prometheus; verified; a table of addresses
+lab: machine $(READY)  ## Four hosts, the cluster, the services, monitoring; verified; a table of addresses
 	@$(WITHIN) $(BIN)/python -m lab up
 
 lab-down:  ## Remove every trace of the lab but the cache
@@ -70,6 +70,9 @@ e2e: machine $(READY)  ## The main job from zero, seen from outside
 bench: machine $(READY)  ## Measure the figures of docs/benchmarks.md
 	@$(WITHIN) $(BIN)/python -m tests.bench
 
+walk: machine $(READY)  ## Break the standing lab, look at its dashboards, mend it; renews docs/operations.md's pictures
+	@$(WITHIN) $(BIN)/python -m tests.walk
+
 UV = PYTHONPATH=$(CURDIR) $(WITHIN) $(CURDIR)/$(BIN)/uv
 lock: | $(BIN)/uv  ## Resolve requirements.in again
 	@cd python_services && $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -83,7 +86,7 @@ clean: lab-down  ## Remove the lab and the venv
 	@rm -rf $(VENV)
 
 # The machine is looked at before anything is changed; then Debian's packages, then the venv.
-test: PACKAGES_FOR := tests
+test walk: PACKAGES_FOR := tests
 machine:
 	@$(PYTHON) -B -m lab.machine
 	@packages="$$($(PYTHON) -B -m lab.machine packages $(PACKAGES_FOR))"; if [ -n "$$packages" ]; then \
