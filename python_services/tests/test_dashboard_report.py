@@ -179,6 +179,22 @@ async def test_a_datasource_that_fails_is_one_line_in_its_panel(tmp_path: Path) 
         assert frame["variables"][0]["error"] == "Prometheus: does not answer (ConnectError)"
 
 
+async def test_another_data_source_is_named_and_not_drawn_from_ours() -> None:
+    """A second Prometheus is of the type of ours; what it holds is another's."""
+    other = {"type": "prometheus", "uid": "other-site"}
+    panel = {"id": 1, "type": "stat", "datasource": other, "targets": [{"refId": "A", "expr": "up"}]}
+    query = {"name": "site", "type": "query", "datasource": other, "query": "label_values(up, site)"}
+    chosen = {"name": "own", "type": "query", "datasource": {"type": "prometheus", "uid": "${source}"}, "query": "x"}
+    document = {"uid": "x", "title": "X", "panels": [panel], "templating": {"list": [query, chosen]}}
+    dashboard = dashboards.parse(document)
+    assert [variable.source for variable in dashboard.variables] == ["other-site", "prometheus"]
+    scope = Scope(0.0, 3600.0, 60.0, 15.0)
+    found = await panels.evaluate(dashboard.panels[0], scope, {})
+    assert found["errors"] == ["query A is of the data source other-site, which is not drawn here"]
+    choices = await choose(dashboard, {}, {}, scope)
+    assert choices["site"].error == "the variable site is of the data source other-site, which is not drawn here"
+
+
 async def test_ten_viewers_cost_as_much_as_one_and_few_queries_run_at_once(tmp_path: Path) -> None:
     asked: list[str] = []
     running = most = 0

@@ -38,6 +38,15 @@ def check(
     ]
 
 
+def check_extensions(found: Mapping[str, Iterable[str]]) -> list[Problem]:
+    """The problems that the filters of the roles found in the lists that users add to, by variable."""
+    return [
+        Problem(f"variable {name}", line, "write it as docs/extending.md shows")
+        for name, lines in found.items()
+        for line in lines
+    ]
+
+
 def _failing(name: str, why: str) -> Problem:
     return Problem(f"variable {name}", f"cannot be evaluated ({why})", "correct the expression, or set what it needs")
 

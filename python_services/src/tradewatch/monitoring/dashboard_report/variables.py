@@ -201,7 +201,11 @@ async def _options(variable: Variable, sources: Mapping[str, Source], scope: Sco
         case "constant":
             return [(text, text)]
         case "query":
-            values = await _values(variable, sources[variable.source], scope)
+            source = sources.get(variable.source)
+            if source is None:
+                what = f"the variable {variable.name} is of the data source {variable.source}"
+                raise QueryError("refused", f"{what}, which is not drawn here")
+            values = await _values(variable, source, scope)
             return [(value, value) for value in _tidied(values, variable)][:MAX_OPTIONS]
         case "datasource":
             return []
