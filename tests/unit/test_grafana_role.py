@@ -122,6 +122,9 @@ def test_data_sources_have_the_uids_that_dashboards_name(objects: list[dict[str,
         "basicAuthPassword": "$__file{/etc/grafana/secrets/prometheus-password}",
         "tlsCACert": "$__file{/etc/grafana/secrets/ca.crt}",
     }
+    (exemplar,) = prometheus["jsonData"]["exemplarTraceIdDestinations"]
+    assert exemplar["name"] == "trace_id"
+    assert exemplar["url"] == "/d/crypto-trading-engine?var-trace_id=$${__value.raw}"
     (derived,) = loki["jsonData"]["derivedFields"]
     assert derived["url"] == '{namespace=~".+"} | trace_id="$${__value.raw}"'
 
