@@ -150,7 +150,17 @@ def test_only_admins_and_prometheus_come_in_and_only_the_data_sources_are_called
     policy = one(objects, "NetworkPolicy")["spec"]
     (ingress,) = policy["ingress"]
     assert ingress["from"] == [
-        {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}},
+        {
+            "podSelector": {
+                "matchExpressions": [
+                    {
+                        "key": "app.kubernetes.io/name",
+                        "operator": "In",
+                        "values": ["prometheus", "dashboard-report"],
+                    }
+                ]
+            }
+        },
         {"ipBlock": {"cidr": "192.0.2.1/32"}},
     ]
     assert [rule["ports"][0]["port"] for rule in policy["egress"]] == [9090, 3100]
