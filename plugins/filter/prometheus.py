@@ -1,4 +1,4 @@
-"""What follows from the list of exporters outside the cluster: Prometheus' targets, and where it may connect to."""
+"""What follows from variables of the role prometheus: targets outside the cluster, the way to them, limits of jobs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 Entry = dict[str, Any]
@@ -125,6 +125,14 @@ def tradewatch_external_egress(entries: Any) -> list[dict[str, Any]]:
     return rules
 
 
+def tradewatch_job_limits(limits: Mapping[str, Entry], jobs: Iterable[str]) -> dict[str, Entry]:
+    """The limits as they are, by job. Raises ValueError with one line that names the jobs that there are not."""
+    unknown = sorted(set(limits) - set(jobs))
+    if unknown:
+        raise ValueError(f"prometheus_job_limits: there is no job {', '.join(unknown)}")
+    return dict(limits)
+
+
 class FilterModule:
     """Ansible's entry point."""
 
@@ -134,4 +142,5 @@ class FilterModule:
             "tradewatch_external_problems": tradewatch_external_problems,
             "tradewatch_external_targets": tradewatch_external_targets,
             "tradewatch_external_egress": tradewatch_external_egress,
+            "tradewatch_job_limits": tradewatch_job_limits,
         }

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import re
 import ssl
@@ -18,6 +19,7 @@ import dashboard_support as support
 import httpx
 import pytest
 from aiohttp import web
+from cryptography import x509
 from dashboard_support import HOSTILE, PASSWORD, QUOTED, USER
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +29,7 @@ from services_support import eventually, free_port, value
 from tradewatch.cli import main as cli
 from tradewatch.common.settings import SettingsError, load
 from tradewatch.monitoring.dashboard_report import dashboards, page, panels, tables
+from tradewatch.monitoring.dashboard_report.certificates import CertificateWatch, parse_endpoints
 from tradewatch.monitoring.dashboard_report.dashboards import DashboardError, Variable
 from tradewatch.monitoring.dashboard_report.metrics import DashboardReportMetrics
 from tradewatch.monitoring.dashboard_report.service import DashboardReportSettings, open_sources
@@ -558,3 +561,44 @@ async def test_a_report_is_one_file_with_everything(
         assert await asyncio.to_thread(cli, [*arguments, "--prometheus", nowhere]) == 1
         assert "Prometheus: does not answer (ConnectError)" in capsys.readouterr().err
         assert not list(tmp_path.glob(".report*"))
+
+
+@pytest.mark.servers
+async def test_the_end_of_an_endpoints_certificate_is_exported_whoever_signed_it(tmp_path: Path) -> None:
+    certificate, key = support.certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    ends = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc.timestamp()
+    registry = CollectorRegistry()
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context) as server:
+        addresses = {"shown": server.sockets[0].getsockname(), "gone": ("127.0.0.1", free_port())}
+        watch = CertificateWatch(addresses, DashboardReportMetrics(registry, addresses), 0.05)
+        running = asyncio.create_task(watch.run())
+
+        async def seen(endpoint: str = "shown") -> float:
+            labels = {"endpoint": endpoint}
+            return registry.get_sample_value("endpoint_certificate_checked_timestamp_seconds", labels) or 0.0
+
+        assert await eventually(seen) == pytest.approx(time.time(), abs=5)
+        running.cancel()
+    name = "endpoint_certificate_expiry_timestamp_seconds"
+    assert registry.get_sample_value(name, {"endpoint": "shown"}) == ends
+    assert math.isnan(value(registry, name, endpoint="gone"))
+    assert await seen("gone") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("loki=loki.svc", "'loki=loki.svc' is not NAME=HOST:PORT"),
+        ("loki=loki.svc:0", "'loki=loki.svc:0' is not NAME=HOST:PORT"),
+        ("a=b:1,a=c:2", "the name a is there twice"),
+    ],
+)
+def test_a_wrong_endpoint_is_named(text: str, wrong: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(wrong)}$"):
+        parse_endpoints(text)
+
+
+def test_endpoints_may_be_written_over_several_lines() -> None:
+    assert parse_endpoints("a=b.svc:1,\n c=10.0.0.1:9100, ") == {"a": ("b.svc", 1), "c": ("10.0.0.1", 9100)}

@@ -130,6 +130,9 @@ def test_data_sources_have_the_uids_that_dashboards_name(objects: list[dict[str,
         "basicAuthPassword": "$__file{/etc/grafana/secrets/prometheus-password}",
         "tlsCACert": "$__file{/etc/grafana/secrets/ca.crt}",
     }
+    (exemplar,) = prometheus["jsonData"]["exemplarTraceIdDestinations"]
+    assert exemplar["name"] == "trace_id"
+    assert exemplar["url"] == "/d/crypto-trading-engine?var-trace_id=$${__value.raw}"
     (derived,) = loki["jsonData"]["derivedFields"]
     assert derived["url"] == '{namespace=~".+"} | trace_id="$${__value.raw}"'
 
@@ -154,7 +157,17 @@ def test_only_admins_and_prometheus_come_in_and_only_the_data_sources_are_called
     policy = one(objects, "NetworkPolicy")["spec"]
     (ingress,) = policy["ingress"]
     assert ingress["from"] == [
-        {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}},
+        {
+            "podSelector": {
+                "matchExpressions": [
+                    {
+                        "key": "app.kubernetes.io/name",
+                        "operator": "In",
+                        "values": ["prometheus", "dashboard-report"],
+                    }
+                ]
+            }
+        },
         {"ipBlock": {"cidr": "192.0.2.1/32"}},
     ]
     assert [rule["ports"][0]["port"] for rule in policy["egress"]] == [9090, 3100]

@@ -89,6 +89,24 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return render(tmp_path_factory.mktemp("prometheus"))
 
 
+@pytest.mark.parametrize(("artifacts", "port"), [({"grafana": {}}, 30030), ({}, 30080)])
+def test_alerts_lead_to_grafana_where_there_is_one(tmp_path: Path, artifacts: dict[str, Any], port: int) -> None:
+    links = ["{{ prometheus_dashboards_url }}", "{{ prometheus_runbooks_url }}"]
+    play = {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "vars": {"ansible_python_interpreter": "{{ ansible_playbook_python }}"},
+        "vars_files": [str(ROLE / "defaults/main.yml"), str(ROLE / "vars/main.yml")],
+        "tasks": [{"ansible.builtin.copy": {"dest": str(tmp_path / "out"), "content": " ".join(links)}}],
+    }
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    (tmp_path / "hosts.yml").write_text("analytics: {hosts: {four: {ansible_host: 192.0.2.4}}}")
+    given = json.dumps({"artifacts_resolved": artifacts})
+    run("ansible-playbook", "-i", str(tmp_path / "hosts.yml"), str(tmp_path / "play.yml"), "-e", given)
+    assert (tmp_path / "out").read_text() == f"https://192.0.2.4:{port} https://192.0.2.4:30080/runbooks"
+
+
 def named(objects: list[dict[str, Any]], kind: str, prefix: str) -> dict[str, Any]:
     (found,) = (item for item in objects if item["kind"] == kind and item["metadata"]["name"].startswith(prefix))
     return found
