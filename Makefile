@@ -36,7 +36,7 @@ LINT := tests/lint
 UNIT := tests/unit tests/preflight python_services/tests
 # Minutes of kills and restarts: a part of `make test`, not of the quick checks.
 CHAOS := python_services/tests/chaos
-E2E := tests/e2e/test_1_main_job.py tests/e2e/test_2_trading.py tests/e2e/test_2_dashboards.py tests/e2e/test_2_convergence.py tests/e2e/test_3_scaling.py tests/e2e/test_3_side_by_side.py
+E2E := tests/e2e/test_1_main_job.py tests/e2e/test_2_trading.py tests/e2e/test_2_alerting.py tests/e2e/test_2_dashboards.py tests/e2e/test_2_convergence.py tests/e2e/test_3_scaling.py tests/e2e/test_3_side_by_side.py
 # Not in pyproject.toml: the scenarios of Molecule run pytest without its cache, which does not know the option then.
 PYTEST := @$(WITHIN) $(BIN)/python -m pytest -o cache_dir=$(VENV)/tools/pytest
 

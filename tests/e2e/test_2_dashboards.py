@@ -1,6 +1,6 @@
 """Every query of every panel and variable, run against the live Prometheus and Loki: no error, and an answer.
 
-Panels that are rightly empty in calm weather say so; faults are injected here that fill them.
+Panels that are rightly empty in calm weather say so; the storm of conftest.py fills them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import pytest
 from tradewatch.monitoring.dashboards import queries
 from tradewatch.monitoring.dashboards.queries import DashboardQuery
 
-from tests.commands import REPOSITORY, run
-from tests.e2e.test_2_trading import GOOD_NEWS, in_pod, send_signal, story
+from tests.commands import REPOSITORY
+from tests.e2e.conftest import Storm
+from tests.e2e.faults import away, send_signal, story
 from tests.lab_under_test import LabUnderTest
 from tests.machines import wait
 
@@ -29,24 +30,7 @@ QUERIES = [
 # Long enough to reach back over all faults.
 SPAN_SECONDS = 1800
 STEP_SECONDS = 30
-SIMULATORS = {
-    "exchange-simulator": "crypto-collectors",
-    "llm-simulator": "crypto-trading",
-    "news-simulator": "crypto-collectors",
-}
-# In a simulator's pod: the fault that its argument describes.
-FAULT = """
-import sys, urllib.request
-headers = {"Content-Type": "application/json"}
-request = urllib.request.Request("http://127.0.0.1:8080/faults", sys.argv[1].encode(), headers)
-print(urllib.request.urlopen(request, timeout=10).status)
-"""
-NO_FAULTS = """
-import urllib.request
-request = urllib.request.Request("http://127.0.0.1:8080/faults", method="DELETE")
-print(urllib.request.urlopen(request, timeout=10).status)
-"""
-# What the faults below do not fill, by dashboard and panel, and why.
+# What the faults do not fill, by dashboard and panel, and why.
 STAYS_EMPTY = {
     ("crypto-trading-engine", 205): "the default price process cannot be foreseen, so no model is accepted",
     ("crypto-trading-engine", 207): "the default price process cannot be foreseen, so no model is accepted",
@@ -56,72 +40,12 @@ STAYS_EMPTY = {
 }
 
 
-def fault(lab: LabUnderTest, simulator: str, **fields: Any) -> None:
-    in_pod(lab, simulator, "python3", "-c", FAULT, json.dumps(fields), namespace=SIMULATORS[simulator])
-
-
-def scaled(lab: LabUnderTest, deployment: str, replicas: int) -> None:
-    lab.kubectl("scale", "--namespace", "crypto-trading", f"deployment/{deployment}", f"--replicas={replicas}")
-
-
-def order(lab: LabUnderTest) -> None:
-    """A signal that good news speaks for, until one is traded: the price may run away from an order."""
-    in_pod(lab, "news-simulator", "python3", "-c", GOOD_NEWS, "BTC", namespace="crypto-collectors")
-    wait(lambda: lab.query('sentiment_score{asset="BTC"} > 0'), "good news", 180)
-    for _ in range(5):
-        story(lab, send_signal(lab)["decision_id"])
-        if lab.query('sum(trade_executions_total{job="kubernetes-pods-metrics",status="filled"}) > 0'):
-            return
-
-
-def denials(lab: LabUnderTest) -> None:
-    """A signal that the language model cannot judge, and one while the kill switch is engaged."""
-    fault(lab, "llm-simulator", fault="error", status=503, seconds=60)
-    story(lab, send_signal(lab)["decision_id"])
-    command = str(lab.directory / "bin/tradewatch")
-    run(command, "kill-switch", "engage", "--reason", "drill", "--actor", "e2e", env=lab.env)
-    try:
-        story(lab, send_signal(lab)["decision_id"])
-        wait(lambda: lab.query("max(kill_switch_engaged) == 1"), "the engaged switch in Prometheus", 60)
-    finally:
-        run(command, "kill-switch", "release", "--reason", "drill over", "--actor", "e2e", env=lab.env)
-
-
-def kill_a_container(lab: LabUnderTest, service: str) -> None:
-    """Ends the first process of a pod of crypto-collectors; the kubelet starts it again."""
-    before = lab.get("pods", "-n", "crypto-collectors", "-l", f"app.kubernetes.io/name={service}")["items"]
-    restarts = before[0]["status"]["containerStatuses"][0]["restartCount"]
-    code = "import os, signal; os.kill(1, signal.SIGTERM)"
-    in_pod(lab, service, "python3", "-c", code, namespace="crypto-collectors")
-
-    def restarted() -> bool:
-        after = lab.get("pods", "-n", "crypto-collectors", "-l", f"app.kubernetes.io/name={service}")["items"]
-        return any(status["restartCount"] > restarts for pod in after for status in pod["status"]["containerStatuses"])
-
-    wait(restarted, f"{service} started again", 60)
-
-
 @pytest.fixture(scope="module")
-def stormy(lab: LabUnderTest) -> Iterator[LabUnderTest]:
-    """The lab after faults of every kind that a panel waits for; an alert fires, for llm-validator is away."""
-    order(lab)
-    denials(lab)
-    fault(lab, "exchange-simulator", fault="malformed", count=50)
-    fault(lab, "exchange-simulator", fault="sequence_gap", count=3)
-    fault(lab, "exchange-simulator", fault="status", status=503, path="/api/v3/brokerage/accounts", seconds=120)
-    kill_a_container(lab, "technical-indicators")
-    scaled(lab, "llm-validator", 0)
-    try:
+def stormy(lab: LabUnderTest, storm: Storm) -> Iterator[LabUnderTest]:
+    """The lab after faults of every kind that a panel waits for, and without llm-validator, which a signal asks."""
+    with away(lab, "llm-validator"):
         send_signal(lab)
-        firing = 'sum(ALERTS{alertstate="firing",alertname!="Watchdog"}) > 0'
-        wait(lambda: lab.query(firing), "a firing alert", 600)
-        wait(lambda: lab.query("sum(alert_notification_delay_seconds_count) > 0"), "a notification", 300)
         yield lab
-    finally:
-        scaled(lab, "llm-validator", 1)
-        for simulator, namespace in SIMULATORS.items():
-            in_pod(lab, simulator, "python3", "-c", NO_FAULTS, namespace=namespace)
-        lab.kubectl("rollout", "status", "-n", "crypto-trading", "deployment/llm-validator", "--timeout=120s")
 
 
 def loki(lab: LabUnderTest, path: str, **parameters: str) -> Any:

@@ -52,6 +52,7 @@ GIVEN: dict[str, Any] = {
     "prometheus_node_cidrs": ["192.0.2.11/32", "192.0.2.12/32"],
     "prometheus_grafana_enabled": True,
     "prometheus_rules_dir": str(REPOSITORY / "files/rules"),
+    "prometheus_external_url": "https://prometheus.example:30090",
     "prometheus_runbooks_url": "https://runbooks.example",
     "prometheus_dashboards_url": "https://dashboards.example",
     "prometheus_external_targets": [{"name": "router", "targets": ["203.0.113.9:9100"], "labels": {"site": "main"}}],

@@ -1,0 +1,141 @@
+"""Faults of the lab, and what drives the trading system meanwhile: signals and their stories, news, the kill switch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.commands import run
+from tests.lab_under_test import LabUnderTest
+from tests.machines import wait
+
+NAMESPACE = "crypto-trading"
+PRODUCT = "BTC-USD"
+FINAL = {"filled", "partially_filled", "cancelled", "rejected", "denied_risk", "denied_llm", "expired", "failed"}
+SIMULATORS = {
+    "exchange-simulator": "crypto-collectors",
+    "llm-simulator": "crypto-trading",
+    "news-simulator": "crypto-collectors",
+}
+# In the orchestrator's pod, with its credentials: a signal at the newest quote, whose trace it takes up.
+SIGNAL = """
+import asyncio, json, os, sys, uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tradewatch.common import bus
+from tradewatch.common.events import Side
+from tradewatch.common.streams import SIGNALS_STREAM, Quote, Signal, decode, encode, quotes_stream
+
+async def main():
+    password = Path(os.environ["TRADEWATCH_VALKEY_PASSWORD_FILE"]).read_text()
+    client = bus.connect(os.environ["TRADEWATCH_VALKEY_URL"], password)
+    [(_, fields)] = await client.xrevrange(quotes_stream(sys.argv[1]), count=1)
+    quote, now = decode(Quote, fields), datetime.now(UTC)
+    expires = now + timedelta(seconds=60)
+    signal = Signal(
+        uuid.uuid4(), sys.argv[1], Side.BUY, 0.9, quote.mid, "by hand", now, expires, "a test", quote.trace_id
+    )
+    await client.xadd(SIGNALS_STREAM, encode(signal))
+    print(json.dumps({"decision_id": str(signal.signal_id), "trace_id": signal.trace_id}))
+    await client.aclose()
+
+asyncio.run(main())
+"""
+# In a simulator's pod: the fault that its argument describes.
+FAULT = """
+import sys, urllib.request
+headers = {"Content-Type": "application/json"}
+request = urllib.request.Request("http://127.0.0.1:8080/faults", sys.argv[1].encode(), headers)
+print(urllib.request.urlopen(request, timeout=10).status)
+"""
+NO_FAULTS = """
+import urllib.request
+request = urllib.request.Request("http://127.0.0.1:8080/faults", method="DELETE")
+print(urllib.request.urlopen(request, timeout=10).status)
+"""
+
+
+def in_pod(lab: LabUnderTest, service: str, *command: str, namespace: str = NAMESPACE, code: int = 0) -> str:
+    return lab.kubectl("exec", "--namespace", namespace, f"deployment/{service}", "--", *command, code=code)
+
+
+def send_signal(lab: LabUnderTest) -> dict[str, str]:
+    sent: dict[str, str] = json.loads(in_pod(lab, "trade-orchestrator", "python3", "-c", SIGNAL, PRODUCT))
+    return sent
+
+
+def json_trace(lab: LabUnderTest, identity: str) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(in_pod(lab, "trade-orchestrator", "tradewatch", "trace", identity, "--json"))
+    return told
+
+
+def story(lab: LabUnderTest, decision_id: str) -> dict[str, Any]:
+    """What `tradewatch trace` tells of a decision that has come to its end."""
+
+    def ended() -> Any:
+        decisions = json.loads(in_pod(lab, "trade-orchestrator", "tradewatch", "decisions", "--json"))
+        return [d for d in decisions if d["decision_id"] == decision_id and d["state"] in FINAL]
+
+    wait(ended, f"the end of decision {decision_id}", 120)
+    return json_trace(lab, decision_id)
+
+
+def fault(lab: LabUnderTest, simulator: str, **fields: Any) -> None:
+    """Switch a fault of a simulator on."""
+    in_pod(lab, simulator, "python3", "-c", FAULT, json.dumps(fields), namespace=SIMULATORS[simulator])
+
+
+def no_faults(lab: LabUnderTest, *simulators: str) -> None:
+    """Switch all faults of these simulators off, of all where none is named."""
+    for simulator in simulators or SIMULATORS:
+        in_pod(lab, simulator, "python3", "-c", NO_FAULTS, namespace=SIMULATORS[simulator])
+
+
+def good_news(lab: LabUnderTest) -> None:
+    """Have the news speak for the product: the language model's stand-in denies a signal that they contradict."""
+    asset = PRODUCT.split("-")[0]
+    fault(lab, "news-simulator", fault="extreme", tone="positive", asset=asset, count=50, seconds=3600)
+    wait(lambda: lab.query(f'sentiment_score{{asset="{asset}"}} > 0'), f"good news of {asset}", 180)
+
+
+def tradewatch(lab: LabUnderTest, *arguments: str) -> str:
+    """The output of the command for people."""
+    return run(str(lab.directory / "bin/tradewatch"), *arguments, env=lab.env)
+
+
+@contextmanager
+def kill_switch_engaged(lab: LabUnderTest) -> Iterator[None]:
+    """Nothing is traded meanwhile."""
+    tradewatch(lab, "kill-switch", "engage", "--reason", "drill", "--actor", "e2e")
+    try:
+        yield
+    finally:
+        tradewatch(lab, "kill-switch", "release", "--reason", "drill over", "--actor", "e2e")
+
+
+@contextmanager
+def away(lab: LabUnderTest, deployment: str) -> Iterator[None]:
+    """No pod of a deployment of crypto-trading meanwhile."""
+    scale = ("scale", "--namespace", NAMESPACE, f"deployment/{deployment}")
+    lab.kubectl(*scale, "--replicas=0")
+    try:
+        yield
+    finally:
+        lab.kubectl(*scale, "--replicas=1")
+        lab.kubectl("rollout", "status", "-n", NAMESPACE, f"deployment/{deployment}", "--timeout=120s")
+
+
+def kill_a_container(lab: LabUnderTest, service: str) -> None:
+    """End the first process of a pod of crypto-collectors; the kubelet starts it again."""
+    before = lab.get("pods", "-n", "crypto-collectors", "-l", f"app.kubernetes.io/name={service}")["items"]
+    restarts = before[0]["status"]["containerStatuses"][0]["restartCount"]
+    code = "import os, signal; os.kill(1, signal.SIGTERM)"
+    in_pod(lab, service, "python3", "-c", code, namespace="crypto-collectors")
+
+    def restarted() -> bool:
+        after = lab.get("pods", "-n", "crypto-collectors", "-l", f"app.kubernetes.io/name={service}")["items"]
+        return any(status["restartCount"] > restarts for pod in after for status in pod["status"]["containerStatuses"])
+
+    wait(restarted, f"{service} started again", 60)
