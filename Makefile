@@ -1,7 +1,7 @@
 # Two commands do everything: `make lab` and `make test`. The rest are their parts.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help machine lab lab-down image dashboards check lint unit chaos contract molecule e2e test bench lock clean
+.PHONY: help machine lab lab-down image dashboards check lint unit chaos contract molecule e2e test bench walk lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +18,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 help:  ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-lab: machine $(READY)  ## Four hosts, the cluster, the services, Prometheus; verified; a table of addresses
+lab: machine $(READY)  ## Four hosts, the cluster, the services, monitoring; verified; a table of addresses
 	@$(WITHIN) $(BIN)/python -m lab up
 
 lab-down:  ## Remove every trace of the lab but the cache
@@ -40,17 +40,20 @@ E2E := tests/e2e/test_1_main_job.py tests/e2e/test_2_trading.py tests/e2e/test_2
 # Not in pyproject.toml: the scenarios of Molecule run pytest without its cache, which does not know the option then.
 PYTEST := @$(WITHIN) $(BIN)/python -m pytest -o cache_dir=$(VENV)/tools/pytest
 
+# Files side by side, in this order; what needs a lab comes last, alone (tests/conftest.py).
+EVERY_CORE := -n auto --no-loadscope-reorder
+
 test: machine $(READY)  ## Everything: lint, unit, contract, Molecule, end to end
-	$(PYTEST) -v --durations=30 $(LINT) $(UNIT) $(E2E) tests/k3s_contract tests/e2e/test_4_reset.py tests/molecule
+	$(PYTEST) -v --durations=30 $(EVERY_CORE) $(LINT) $(UNIT) $(E2E) tests/k3s_contract tests/e2e/test_4_reset.py tests/molecule
 
 check: $(READY)  ## Lint and the unit tests that start no servers: two minutes, no hosts
-	$(PYTEST) -q -m "not servers" $(LINT) $(UNIT) --ignore=$(CHAOS)
+	$(PYTEST) -q $(EVERY_CORE) -m "not servers" $(LINT) $(UNIT) --ignore=$(CHAOS)
 
 lint: $(READY)  ## The linters alone
 	$(PYTEST) -q $(LINT)
 
 unit: $(READY)  ## The unit tests alone
-	$(PYTEST) -q $(UNIT) --ignore=$(CHAOS)
+	$(PYTEST) -q $(EVERY_CORE) $(UNIT) --ignore=$(CHAOS)
 
 chaos: $(READY)  ## Kill the trading services, Valkey and PostgreSQL while 2,000 signals flow
 	$(PYTEST) -v -s $(CHAOS)
@@ -67,6 +70,9 @@ e2e: machine $(READY)  ## The main job from zero, seen from outside
 bench: machine $(READY)  ## Measure the figures of docs/benchmarks.md
 	@$(WITHIN) $(BIN)/python -m tests.bench
 
+walk: machine $(READY)  ## Break the standing lab, look at its dashboards, mend it; renews docs/operations.md's pictures
+	@$(WITHIN) $(BIN)/python -m tests.walk
+
 UV = PYTHONPATH=$(CURDIR) $(WITHIN) $(CURDIR)/$(BIN)/uv
 lock: | $(BIN)/uv  ## Resolve requirements.in again
 	@cd python_services && $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -80,7 +86,7 @@ clean: lab-down  ## Remove the lab and the venv
 	@rm -rf $(VENV)
 
 # The machine is looked at before anything is changed; then Debian's packages, then the venv.
-test: PACKAGES_FOR := tests
+test walk: PACKAGES_FOR := tests
 machine:
 	@$(PYTHON) -B -m lab.machine
 	@packages="$$($(PYTHON) -B -m lab.machine packages $(PACKAGES_FOR))"; if [ -n "$$packages" ]; then \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 from lab import environment, hosts, secrets, up
@@ -20,8 +21,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("names", nargs="+")
     command = commands.add_parser("remove-host", help="remove one host and its volumes")
     command.add_argument("name")
-    command = commands.add_parser("bundle", help="make a part of the bundle; prints its path and SHA-256 as JSON")
-    command.add_argument("part", nargs="?", choices=sorted(parts.PARTS), metavar="NAME")
+    command = commands.add_parser("bundle", help="make parts of the bundle; prints where each is as JSON")
+    command.add_argument("parts", nargs="*", metavar="NAME")
     command.add_argument("--list", action="store_true", help="print the parts' names")
     command = commands.add_parser("place", help="make a part and place it in the artifact cache (make image)")
     command.add_argument("part", choices=sorted(parts.PARTS), metavar="NAME")
@@ -45,16 +46,27 @@ def main() -> int:
             case "remove-host":
                 with up.lock():
                     hosts.remove_host(arguments.name)
-            case "bundle" if arguments.list or arguments.part is None:
+            case "bundle" if arguments.list or not arguments.parts:
                 print("\n".join(sorted(parts.PARTS)))
             case "bundle":
-                print(parts.describe(parts.make(arguments.part)))
+                unknown = sorted(set(arguments.parts) - set(parts.PARTS))
+                if unknown:
+                    raise LabError(f"no bundle part {', '.join(unknown)} (python -m lab bundle --list)")
+                made = [parts.describe(name) for name in arguments.parts]
+                print("\n".join(json.dumps(part) for part in made))
+                return _complain(*(part["error"] for part in made if "error" in part))
             case "place":
                 print(parts.place(arguments.part))
     except LabError as error:
-        print(f"lab: {error}", file=sys.stderr)
-        return 1
+        return _complain(str(error))
     return 0
+
+
+def _complain(*errors: str) -> int:
+    """Say what failed; the exit code."""
+    for error in errors:
+        print(f"lab: {error}", file=sys.stderr)
+    return 1 if errors else 0
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import ansible_runner
-
 from lab import paths
 from lab.steps import LabError
 
@@ -60,6 +58,9 @@ def inventory_hosts() -> list[str]:
 
 def play(playbook: str, *, cmdline: str = "", quiet: bool = False) -> Result:
     """Run one playbook; its output goes to stdout unless ``quiet``, and to ``runner/artifacts/`` in any case."""
+    # Half the start of every other command of the lab, which the roles call for each artifact.
+    import ansible_runner
+
     started = time.monotonic()
     private = paths.lab_dir() / "runner"
     private.mkdir(exist_ok=True, mode=0o700)

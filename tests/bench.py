@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from lab import paths
 from tests.commands import REPOSITORY, run
@@ -197,15 +199,48 @@ def trading_figures(measured: str) -> list[Figure]:
     figures = []
     for rate in answer["rates"]:
         ticks = rate["ticks_per_second"]
-        value = f"p50 {rate['p50_ms']} ms, p99 {rate['p99_ms']} ms ({rate['orders']} orders)"
+        times = "too few orders to say"
+        if rate["p99_ms"] is not None:
+            times = f"p50 {rate['p50_ms']} ms, p99 {rate['p99_ms']} ms"
+        without = "".join(f", {count} {state} without one" for state, count in sorted(rate["without_order"].items()))
+        value = f"{times} ({rate['orders']} orders of {rate['signals']} signals, {rate['denied']} denied{without})"
         figures.append(Figure(f"tick to order at {ticks} ticks/s", value, "p99 under 250 ms" if ticks == 1_000 else ""))
         kept = "keeps up" if rate["keeps_up"] else "does not keep up"
-        value = f"{rate['events_per_second']} events/s, aggregator {rate['lag_seconds']} s behind: {kept}"
-        figures.append(Figure(f"collector and aggregator at {ticks} ticks/s", value))
+        value = (
+            f"{rate['events_per_second']} events/s, at most {rate['collector_seconds']} s and"
+            f" {rate['aggregator_seconds']} s behind: {kept}"
+        )
+        bar = "under 1 s" if ticks == 1_000 else ""
+        figures.append(Figure(f"collector and aggregator at {ticks} ticks/s", value, bar))
         figures.append(Figure(f"cores used at {ticks} ticks/s", listed(rate["cores"], "")))
         figures.append(Figure(f"memory of the services at {ticks} ticks/s", listed(rate["resident_mib"], " MiB")))
-    figures.append(Figure("ready again after a SIGKILL", listed(answer["recovery_seconds"], " s")))
+    figures.append(Figure("stops keeping up", capacity(answer["capacity"])))
+    figures.append(Figure("memory of every service at 100 ticks/s", listed(answer["resident_mib"], " MiB")))
+    figures.append(Figure("trading again after a SIGKILL", listed(answer["recovery_seconds"], " s")))
     return figures
+
+
+def capacity(found: dict[str, Any]) -> str:
+    """``between 2000 and 2500 ticks/s, the busiest by then: name 0.99 cores``."""
+    if "fails_at" not in found:
+        return f"not up to {found['keeps_up']} ticks/s"
+    return (
+        f"between {found['keeps_up']} and {found['fails_at']} ticks/s,"
+        f" the busiest by then: {listed(found['busiest'], ' cores')}"
+    )
+
+
+def spread(seconds: Sequence[float]) -> str:
+    """The median and the worst of several."""
+    return f"{statistics.median(seconds):.1f} s, worst of {len(seconds)}: {max(seconds):.1f} s"
+
+
+def measure_monitoring(*, keep: bool) -> list[Figure]:
+    """Prometheus, Loki, the alerts and the pages of a lab."""
+    # It brings in a browser, and what the tests of a lab share.
+    from tests import bench_monitoring
+
+    return bench_monitoring.measure(keep=keep)
 
 
 def listed(values: dict[str, float], unit: str) -> str:
@@ -249,6 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 PARTS: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "lab": lambda options: measure_lab(cold=options.cold, keep=options.keep),
     "trading": lambda _: measure_trading(),
+    "monitoring": lambda options: measure_monitoring(keep=options.keep),
 }
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from lab import hosts, kernel
 from tests.commands import REPOSITORY, run
@@ -15,6 +18,22 @@ from tests.lab_under_test import LabUnderTest
 
 # A skip says why in the summary; more than these means that something no longer runs at all.
 SKIPS_ALLOWED = 3
+
+# What boots hosts, or needs those that are booted: one test after the other, on a machine that does nothing else.
+LABS = ("tests/e2e/", "tests/k3s_contract/", "tests/molecule/")
+
+
+class Scheduler(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+    """Gives each core a file at a time, in the order of the command line, and all that needs a lab to one of them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "labs" if file.startswith(LABS) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
+    """With ``-n``; without it there is no scheduler."""
+    return Scheduler(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -48,7 +67,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[LabUnderTest]:
         run("python", "-m", "lab", "down", env=under_test.env)
     # Past pytest's capturing: it is for who waits now.
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print(f"\nmake lab: its progress is in {under_test.log}", flush=True)
+        print(f"\nmake lab: its progress is in {under_test.log}", file=sys.stderr, flush=True)
     alone = not hosts.any_lab()
     before = checkout()
     under_test.kernel_found = kernel.values()

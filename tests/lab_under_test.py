@@ -126,19 +126,23 @@ class LabUnderTest:
         answer: dict[str, Any] = json.loads((self.directory / "endpoints.json").read_text())
         return answer
 
-    def prometheus(self, path: str, **parameters: str) -> Any:
-        """The `data` of an answer of Prometheus' API, asked as an outsider would: TLS, basic authentication."""
-        endpoint = self.endpoints()["prometheus"]
+    def ask(self, endpoint: str, path: str, **parameters: str) -> Any:
+        """A JSON answer of an endpoint, asked as an outsider would: TLS, basic authentication."""
+        found = self.endpoints()[endpoint]
         manager = urllib.request.HTTPPasswordMgrWithPriorAuth()
-        password = Path(endpoint["password_file"]).read_text().strip()
-        manager.add_password(None, endpoint["url"], endpoint["username"], password, is_authenticated=True)
-        context = ssl.create_default_context(cafile=endpoint["ca_file"])
+        password = Path(found["password_file"]).read_text().strip()
+        manager.add_password(None, found["url"], found["username"], password, is_authenticated=True)
+        context = ssl.create_default_context(cafile=found["ca_file"])
         opener = urllib.request.build_opener(
             urllib.request.HTTPSHandler(context=context), urllib.request.HTTPBasicAuthHandler(manager)
         )
-        url = f"{endpoint['url'].rstrip('/')}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        url = f"{found['url'].rstrip('/')}/api/{path}?{urllib.parse.urlencode(parameters)}"
         with opener.open(url, timeout=20) as answer:
-            body = json.load(answer)
+            return json.load(answer)
+
+    def prometheus(self, path: str, **parameters: str) -> Any:
+        """The `data` of an answer of Prometheus' API."""
+        body = self.ask("prometheus", f"v1/{path}", **parameters)
         assert body["status"] == "success", body
         return body["data"]
 

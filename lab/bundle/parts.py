@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -291,20 +290,31 @@ def place(name: str) -> Path:
     file: str = next(entry["file"] for entry in artifacts_table() if entry.get("registries") == name)
     target: Path = paths.cache_dir() / "artifacts" / file
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = json.loads(describe(make(name)))
+    path, sha256 = made(name)
     partial = target.with_name(f"{file}.partial")
-    shutil.copy2(part["path"], partial)
+    shutil.copy2(path, partial)
     partial.rename(target)
-    target.with_name(f"{file}.sha256").write_text(f"{part['sha256']}  {file}\n")
+    target.with_name(f"{file}.sha256").write_text(f"{sha256}  {file}\n")
     return target
 
 
-def describe(path: Path) -> str:
-    """The JSON line that the role ``artifacts`` reads: where the part is, and its SHA-256.
+def made(name: str) -> tuple[Path, str]:
+    """Make a part; returns the file and its SHA-256, which is summed once, for parts never change under their key.
 
-    The sum is computed once, beside the file: parts never change under their key.
+    Raises:
+        LabError: it cannot be made.
     """
+    path = make(name)
     sidecar = path.with_name(path.name + ".sha256")
     if not sidecar.exists():
         sidecar.write_text(f"{sha256_of(path)}  {path.name}\n")
-    return json.dumps({"path": str(path), "sha256": sidecar.read_text().split()[0]})
+    return path, sidecar.read_text().split()[0]
+
+
+def describe(name: str) -> dict[str, str]:
+    """Make a part; returns what the role ``artifacts`` reads: where it is and its SHA-256, or why it is not."""
+    try:
+        path, sha256 = made(name)
+    except LabError as error:
+        return {"part": name, "error": str(error)}
+    return {"part": name, "path": str(path), "sha256": sha256}

@@ -61,7 +61,7 @@ options:
         type: dict
         required: true
   timeout_seconds:
-    description: How long Grafana may take to be reached at all.
+    description: How long Grafana may take to be reached and to have read the teams' home dashboards.
     type: int
     default: 60
 author: Tradewatch
@@ -96,7 +96,8 @@ class Grafana:
     """Grafana's HTTP API, by basic auth over TLS of one authority.
 
     Args:
-        timeout_seconds: how long to try again where it cannot be reached or answers 502 or 503, as while it starts.
+        timeout_seconds: how long to try again where it cannot be reached or answers 502 or 503, as while it starts, and
+            to wait for dashboards.
     """
 
     def __init__(self, url: str, username: str, password: str, context: ssl.SSLContext, timeout_seconds: float) -> None:
@@ -115,6 +116,17 @@ class Grafana:
     def send(self, method: str, path: str, body: Json) -> Any:
         """The answer to a change; None where what is changed is not there."""
         return self._ask(method, path, body)
+
+    def wait_for_dashboard(self, uid: str) -> None:
+        """Return when there is the dashboard: Grafana answers before it has read those of its files.
+
+        Raises:
+            GrafanaError: there is none within the time.
+        """
+        while self.get(f"/api/dashboards/uid/{urllib.parse.quote(uid)}") is None:
+            if time.monotonic() > self._deadline:
+                raise GrafanaError(f"{self._url} has no dashboard {uid}")
+            time.sleep(1)
 
     def _ask(self, method: str, path: str, body: Json | None) -> Any:
         while True:
@@ -167,11 +179,14 @@ class Access:
         self.changes: list[str] = []
 
     def reconcile(self, teams: Sequence[Json], folders: Sequence[Json]) -> None:
-        """Teams first, as permissions name them; home dashboards last, as they lie in folders.
+        """Teams first, as permissions name them. The home dashboards must be there: with them come their folders.
 
         Raises:
-            GrafanaError: Grafana refuses or cannot be reached.
+            GrafanaError: Grafana refuses, cannot be reached, or has not a team's home dashboard.
         """
+        if not self._check_mode:
+            for uid in dict.fromkeys(team["home_dashboard"] for team in teams):
+                self._grafana.wait_for_dashboard(uid)
         ids = {team["name"]: self._team(team["name"]) for team in teams}
         for folder in folders:
             self._folder(folder, ids)

@@ -109,8 +109,10 @@ def run(cluster: Cluster) -> tuple[list[str], list[str]]:
         ("changes are in the audit log", hosts.audit_log_is_written),
         (FLOWS, connections.flows),
         (DNS, lambda _: probes.answers()),
-        ("Prometheus refuses callers without a password", monitoring.prometheus_wants_its_password),
-        ("annotated Services are up targets", monitoring.targets_are_up),
+        ("callers without a password are refused", monitoring.passwords_are_wanted),
+        ("annotated Services are up targets, and no target is down", monitoring.targets_are_up),
+        ("alerts are evaluated and told", monitoring.rules_are_evaluated),
+        ("logs of every namespace and node are kept", monitoring.logs_are_kept),
         ("market data flows for every product", monitoring.market_data_flows),
     ]
     summary: list[str] = []

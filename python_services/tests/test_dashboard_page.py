@@ -14,7 +14,7 @@ import dashboard_support as support
 import pytest
 import pytest_asyncio
 from dashboard_support import HOSTILE, PASSWORD, QUOTED, USER
-from playwright.async_api import Browser, BrowserContext, Page, Request, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, Request, Route, async_playwright
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from services_support import eventually
@@ -149,6 +149,32 @@ async def test_every_panel_is_drawn_and_hostile_text_stays_text(
         assert watched.complaints == []
         assert all(asked.startswith(url) for asked in watched.asked)
         await watched.picture("desk")
+
+
+async def test_a_first_load_waits_for_no_login_and_asks_for_data_before_plotly_is_there(
+    tmp_path: Path, prometheus: str, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tradewatch.monitoring.dashboard_report.site.REFUSED_SECONDS", 600.0)
+    held: asyncio.Future[Route] = asyncio.get_running_loop().create_future()
+    async with (
+        support.loki() as loki,
+        served(tmp_path, prometheus, loki.url) as url,
+        opened(browser, TALL, **LOGIN) as watched,
+    ):
+        page = watched.page
+        await page.route("**/plotly.min.js*", lambda route: held.set_result(route))
+        await page.goto(f"{url}/d/kinds", wait_until="commit")
+        await page.wait_for_selector('[data-panel="6"][data-drawn]')
+        await page.wait_for_selector('[data-panel="14"][data-drawn]')
+        assert await watched.drawn(3) == 0
+        # What came with the page is not asked for.
+        assert not [
+            asked for asked in watched.asked if urlsplit(asked).path in ("/api/dashboards", "/api/dashboards/kinds")
+        ]
+        await (await held).continue_()
+        await watched.all_drawn()
+        assert await page.locator(".timeseries .js-line").count() == 9
+        assert watched.complaints == []
 
 
 async def test_new_data_comes_by_itself_and_nothing_is_built_anew(

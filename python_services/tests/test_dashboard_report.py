@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import re
 import ssl
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import dashboard_support as support
 import httpx
 import pytest
 from aiohttp import web
+from cryptography import x509
 from dashboard_support import HOSTILE, PASSWORD, QUOTED, USER
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,12 +29,13 @@ from services_support import eventually, free_port, value
 from tradewatch.cli import main as cli
 from tradewatch.common.settings import SettingsError, load
 from tradewatch.monitoring.dashboard_report import dashboards, page, panels, tables
+from tradewatch.monitoring.dashboard_report.certificates import CertificateWatch, parse_endpoints
 from tradewatch.monitoring.dashboard_report.dashboards import DashboardError, Variable
 from tradewatch.monitoring.dashboard_report.metrics import DashboardReportMetrics
 from tradewatch.monitoring.dashboard_report.service import DashboardReportSettings, open_sources
 from tradewatch.monitoring.dashboard_report.site import Site, TlsFiles
-from tradewatch.monitoring.dashboard_report.sources import Access, Limits
-from tradewatch.monitoring.dashboard_report.variables import ALL, Choice, Scope
+from tradewatch.monitoring.dashboard_report.sources import Access, Limits, QueryError, Source
+from tradewatch.monitoring.dashboard_report.variables import ALL, Choice, Scope, choose
 from tradewatch.monitoring.dashboard_report.viewer import SpanError, Viewer, moment
 
 SPAN = {"from": "now-1h", "to": "now"}
@@ -178,6 +182,22 @@ async def test_a_datasource_that_fails_is_one_line_in_its_panel(tmp_path: Path) 
         assert frame["variables"][0]["error"] == "Prometheus: does not answer (ConnectError)"
 
 
+async def test_another_data_source_is_named_and_not_drawn_from_ours() -> None:
+    """A second Prometheus is of the type of ours; what it holds is another's."""
+    other = {"type": "prometheus", "uid": "other-site"}
+    panel = {"id": 1, "type": "stat", "datasource": other, "targets": [{"refId": "A", "expr": "up"}]}
+    query = {"name": "site", "type": "query", "datasource": other, "query": "label_values(up, site)"}
+    chosen = {"name": "own", "type": "query", "datasource": {"type": "prometheus", "uid": "${source}"}, "query": "x"}
+    document = {"uid": "x", "title": "X", "panels": [panel], "templating": {"list": [query, chosen]}}
+    dashboard = dashboards.parse(document)
+    assert [variable.source for variable in dashboard.variables] == ["other-site", "prometheus"]
+    scope = Scope(0.0, 3600.0, 60.0, 15.0)
+    found = await panels.evaluate(dashboard.panels[0], scope, {})
+    assert found["errors"] == ["query A is of the data source other-site, which is not drawn here"]
+    choices = await choose(dashboard, {}, {}, scope)
+    assert choices["site"].error == "the variable site is of the data source other-site, which is not drawn here"
+
+
 async def test_ten_viewers_cost_as_much_as_one_and_few_queries_run_at_once(tmp_path: Path) -> None:
     asked: list[str] = []
     running = most = 0
@@ -204,6 +224,59 @@ async def test_ten_viewers_cost_as_much_as_one_and_few_queries_run_at_once(tmp_p
         assert len(asked) == len(set(asked)) == 5
         assert most == 2
         assert value(registry, "dashboard_report_queries_total", source="prometheus", outcome="ok") == 6
+
+
+async def test_an_answer_is_kept_until_the_next_refresh_and_a_failure_only_for_a_moment() -> None:
+    asked: list[str] = []
+
+    async def query(request: web.Request) -> web.Response:
+        asked.append(request.query["query"])
+        return web.json_response(
+            {"status": "success", "data": 1}, status=503 if request.query["query"] == "bad" else 200
+        )
+
+    now = 0.0
+    metrics = DashboardReportMetrics(CollectorRegistry())
+    async with (
+        support.serving([web.get("/api/v1/query", query)]) as url,
+        Source("prometheus", Access(url), Limits(), metrics, lambda: now) as source,
+    ):
+
+        async def twice() -> None:
+            await source.get("api/v1/query", {"query": "good"})
+            with pytest.raises(QueryError):
+                await source.get("api/v1/query", {"query": "bad"})
+
+        for now, sum_asked in ((0.0, 2), (4.9, 2), (5.1, 3), (29.9, 4), (30.1, 5)):
+            await twice()
+            assert len(asked) == sum_asked, now
+
+
+async def test_variables_that_use_none_of_each_other_are_asked_for_at_once() -> None:
+    together = asyncio.Barrier(2)
+
+    async def values(request: web.Request) -> web.Response:
+        if "service" not in request.path:
+            await together.wait()
+        return web.json_response({"status": "success", "data": [request.query["match[]"]]})
+
+    def variable(name: str, selector: str) -> Variable:
+        return replace(_variable(multi=False), name=name, query=f"label_values({selector}, {name})")
+
+    named = [variable("namespace", "up"), variable("service", 'up{a="$namespace"}'), variable("exchange", "trades")]
+    document = {"uid": "a", "title": "a", "panels": []}
+    dashboard = replace(dashboards.parse(document), variables=tuple(named))
+    metrics = DashboardReportMetrics(CollectorRegistry())
+    async with (
+        support.serving([web.get("/api/v1/label/{name}/values", values)]) as url,
+        Source("prometheus", Access(url), Limits(timeout_seconds=5), metrics) as source,
+    ):
+        found = await choose(dashboard, {}, {"prometheus": source}, Scope(0, 3600, 15, 15))
+    assert [(name, choice.values, choice.error) for name, choice in found.items()] == [
+        ("namespace", ("up",), ""),
+        ("service", ('up{a="up"}',), ""),
+        ("exchange", ("trades",), ""),
+    ]
 
 
 async def test_too_many_series_are_cut_and_said(tmp_path: Path) -> None:
@@ -246,7 +319,8 @@ async def test_nothing_is_seen_without_the_password(tmp_path: Path) -> None:
             assert answer.status_code == 401
             assert "Tradewatch" in answer.headers["WWW-Authenticate"]
             assert PASSWORD not in answer.text
-        assert value(registry, "dashboard_report_logins_refused_total") == len(answers)
+        # Who gives no login does not guess.
+        assert value(registry, "dashboard_report_logins_refused_total") == len(answers) * 3 / 4
         assert (await client.get("/", auth=(USER, PASSWORD))).status_code == 200
 
 
@@ -487,3 +561,44 @@ async def test_a_report_is_one_file_with_everything(
         assert await asyncio.to_thread(cli, [*arguments, "--prometheus", nowhere]) == 1
         assert "Prometheus: does not answer (ConnectError)" in capsys.readouterr().err
         assert not list(tmp_path.glob(".report*"))
+
+
+@pytest.mark.servers
+async def test_the_end_of_an_endpoints_certificate_is_exported_whoever_signed_it(tmp_path: Path) -> None:
+    certificate, key = support.certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    ends = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc.timestamp()
+    registry = CollectorRegistry()
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context) as server:
+        addresses = {"shown": server.sockets[0].getsockname(), "gone": ("127.0.0.1", free_port())}
+        watch = CertificateWatch(addresses, DashboardReportMetrics(registry, addresses), 0.05)
+        running = asyncio.create_task(watch.run())
+
+        async def seen(endpoint: str = "shown") -> float:
+            labels = {"endpoint": endpoint}
+            return registry.get_sample_value("endpoint_certificate_checked_timestamp_seconds", labels) or 0.0
+
+        assert await eventually(seen) == pytest.approx(time.time(), abs=5)
+        running.cancel()
+    name = "endpoint_certificate_expiry_timestamp_seconds"
+    assert registry.get_sample_value(name, {"endpoint": "shown"}) == ends
+    assert math.isnan(value(registry, name, endpoint="gone"))
+    assert await seen("gone") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("loki=loki.svc", "'loki=loki.svc' is not NAME=HOST:PORT"),
+        ("loki=loki.svc:0", "'loki=loki.svc:0' is not NAME=HOST:PORT"),
+        ("a=b:1,a=c:2", "the name a is there twice"),
+    ],
+)
+def test_a_wrong_endpoint_is_named(text: str, wrong: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(wrong)}$"):
+        parse_endpoints(text)
+
+
+def test_endpoints_may_be_written_over_several_lines() -> None:
+    assert parse_endpoints("a=b.svc:1,\n c=10.0.0.1:9100, ") == {"a": ("b.svc", 1), "c": ("10.0.0.1", 9100)}

@@ -15,7 +15,7 @@ from tradewatch.common.events import Side
 from tradewatch.common.settings import SettingsError, load
 from tradewatch.trading.contracts import OrderStatus, TradingState
 from tradewatch.trading.execution.coinbase import Product
-from tradewatch.trading.execution.metrics import REFUSALS, ExecutionMetrics
+from tradewatch.trading.execution.metrics import ENDPOINTS, REFUSALS, ExecutionMetrics
 from tradewatch.trading.execution.orders import (
     FINAL,
     Accepted,
@@ -248,3 +248,6 @@ def test_series_of_rejections_are_there_before_the_first() -> None:
     for reason in REFUSALS:
         labels = {"status": OrderStatus.REJECTED.value, "reason": reason.value}
         assert registry.get_sample_value("trade_executions_total", labels) == 0
+    for endpoint in ENDPOINTS:
+        labels = {"exchange": "coinbase", "endpoint": endpoint, "status": "429"}
+        assert registry.get_sample_value("exchange_api_request_duration_seconds_count", labels) == 0

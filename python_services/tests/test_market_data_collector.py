@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+from prometheus_client import CollectorRegistry
 from services_support import (
     PRODUCTS,
     ValkeyServer,
@@ -18,6 +19,7 @@ from services_support import (
 )
 from tradewatch.collectors.exchanges import EXCHANGES
 from tradewatch.collectors.feed import FeedLimits
+from tradewatch.collectors.metrics import CollectionMetrics
 from tradewatch.common import bus
 from tradewatch.common.events import MarketDataEvent, Ticker
 
@@ -37,6 +39,14 @@ async def _assert_no_trade_twice_or_missing(valkey: ValkeyServer, exchange: str 
         ids = [int(trade.trade_id) for trade in trades(await stored(valkey, product, exchange))]
         assert ids, product
         assert ids == list(range(ids[0], ids[0] + len(ids))), f"{product}: a trade is missing, twice or out of order"
+
+
+@pytest.mark.parametrize("endpoint", ["websocket", "trades"])
+def test_the_first_429_of_a_run_is_an_increase(endpoint: str) -> None:
+    registry = CollectorRegistry()
+    CollectionMetrics(registry, "kraken", PRODUCTS, ("trade",))
+    labels = {"exchange": "kraken", "endpoint": endpoint, "status": "429"}
+    assert value(registry, "exchange_api_request_duration_seconds_count", **labels) == 0
 
 
 @pytest.mark.parametrize("exchange_name", sorted(EXCHANGES))

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 
 import httpx
@@ -121,11 +122,48 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_documents_name_every_metric_and_variable() -> None:
     committed = (REPOSITORY / "docs/metrics.md").read_text()
     assert committed == metrics_doc.render(), "run: tradewatch metrics-doc > docs/metrics.md"
-    services = (REPOSITORY / "docs/services.md").read_text()
+    sections = _sections((REPOSITORY / "docs/services.md").read_text())
     for name, runnable in SERVICES.items():
-        assert f"## {name}" in services
-        for field_name, field in runnable.settings_class().model_fields.items():
-            assert f"`{settings.variable_name(field_name, field)}`" in services
+        fields = {
+            settings.variable_name(field_name, field): (field_name, field)
+            for field_name, field in runnable.settings_class().model_fields.items()
+        }
+        elsewhere = set(settings.CommonSettings.model_fields)
+        if "the variables of the bus, as for market-data-collector" in sections[name]:
+            elsewhere |= set(settings.StreamWriterSettings.model_fields)
+        told = _defaults(sections[name])
+        named = set(re.findall(r"`(TRADEWATCH_[A-Z_]+)`", sections[name]))
+        assert set(told) <= set(fields), f"{name}: no such setting"
+        for variable, (field_name, field) in fields.items():
+            assert variable in named or field_name in elsewhere, f"{name} lacks {variable}"
+            default = told.get(variable)
+            if default is None or default.startswith("as "):
+                continue
+            assert field.is_required() == (default == "required"), f"{name}: {variable}"
+            if isinstance(field.default, bool):
+                assert default == str(field.default).lower(), f"{name}: {variable}"
+            elif isinstance(field.default, int | float | Decimal):
+                assert Decimal(default) == Decimal(str(field.default)), f"{name}: {variable}"
+
+
+def _sections(document: str) -> dict[str, str]:
+    """The text below each heading of the second level."""
+    parts = (part.partition("\n") for part in re.split(r"^## ", document, flags=re.MULTILINE)[1:])
+    return {title: text for title, _, text in parts}
+
+
+def _defaults(section: str) -> dict[str, str]:
+    """The default that the tables tell of each variable; several share a line, and then a default or have each one."""
+    told: dict[str, str] = {}
+    for first, last in re.findall(r"^\| (`TRADEWATCH_[^|]*) \|.*\| ?([^|]*?) ?\|$", section, flags=re.MULTILINE):
+        variables = re.findall(r"`(TRADEWATCH_[A-Z_]+)`", first)
+        if "," in last and len(variables) > 1:
+            defaults = [part.strip().strip("`") for part in last.split(", ")]
+            assert len(defaults) == len(variables), first
+        else:
+            defaults = [last.strip("`") or "as said"] * len(variables)
+        told |= dict(zip(variables, defaults, strict=True))
+    return told
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """signal-generator on a real Valkey and a real PostgreSQL: signals, restarts, and every way to stay silent."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,8 +13,10 @@ from tradewatch.common.events import Side
 from tradewatch.common.settings import SettingsError, load
 from tradewatch.common.streams import SIGNALS_STREAM, Indicators, Quote, Signal, decode, encode, indicators_stream
 from tradewatch.trading.signals.features import FEATURES
+from tradewatch.trading.signals.model import Model
 from tradewatch.trading.signals.service import signal_id
 from tradewatch.trading.signals.settings import SignalGeneratorSettings
+from tradewatch.trading.signals.store import SignalStore
 
 CANDLES = 400
 
@@ -154,6 +157,39 @@ async def test_wrong_signals_silence_it_until_they_leave_the_window(valkey: Valk
             await eventually(lambda: running.service.caught_up)
             await _now_again(client)
             await eventually(lambda: _count_is(client, 31))
+
+
+async def test_old_models_are_deleted_the_active_one_never(database: Database) -> None:
+    width = len(FEATURES)
+    row = (0.0,) * width
+    blank = Model(FEATURES, row, (1.0,) * width, (row,) * 3, (0.0,) * 3, 1.0, 0.0, (row,) * width, (row,) * width)
+
+    async def stored() -> list[tuple[str, bool, bool]]:
+        return [
+            (names[row["version"]], row["accepted"], row["active"])
+            for row in await database.fetch("SELECT version, accepted, active FROM models ORDER BY trained")
+        ]
+
+    names: dict[str, str] = {}
+    async with database.connect() as pool:
+        store = SignalStore(pool)
+        for minute, accepted in enumerate([True, False, True, True, *[False] * 3]):
+            trained = _end() + timedelta(minutes=minute)
+            model = replace(blank, offset=float(minute))
+            added = await store.add_model(model, trained, {}, accepted=accepted, kept=2)
+            names[added.version] = str(minute)
+        assert await stored() == [
+            ("2", True, False),
+            ("3", True, True),
+            ("5", False, False),
+            ("6", False, False),
+        ], "refused ones push no accepted one out"
+        # A model trained anew to the same is the row of then, active again though it is no more among the newest.
+        again = await store.add_model(replace(blank, offset=2.0), _end(), {}, accepted=True, kept=1)
+        assert await stored() == [("2", True, True), ("3", True, False), ("6", False, False)]
+        active = await store.active_model()
+        assert active is not None
+        assert active.version == again.version
 
 
 async def _count_is(client: Any, count: int) -> bool:

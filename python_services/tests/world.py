@@ -37,6 +37,8 @@ SERVICES = (
     "trade-executor",
     "trade-orchestrator",
 )
+# The services beside that way, which `World(beside=True)` runs too.
+BESIDE = ("technical-indicators", "news-simulator", "sentiment-analyzer", "signal-generator", "health-monitor")
 START_CASH = Decimal(10_000_000)
 SIGNAL_SECONDS = 120
 _ORDERS_PATH = "/api/v3/brokerage/orders"
@@ -79,6 +81,12 @@ class Service:
         self.kill()
         self.start()
 
+    async def open_metrics(self) -> str:
+        """Its metrics with exemplars."""
+        accept = {"Accept": "application/openmetrics-text"}
+        async with httpx.AsyncClient(trust_env=False, timeout=10, headers=accept) as client:
+            return (await client.get(self.url + "/metrics")).text
+
     async def alive(self, path: str = "/readyz") -> bool:
         async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
             with contextlib.suppress(httpx.HTTPError):
@@ -99,6 +107,7 @@ class World:
     database: Database
     rng: random.Random
     changes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    beside: bool = False
     key: ApiKey = field(default_factory=ApiKey)
     services: dict[str, Service] = field(default_factory=dict)
     harm: Counter[str] = field(default_factory=Counter)
@@ -106,7 +115,7 @@ class World:
     feed_port: int = field(default_factory=free_port)
 
     def __post_init__(self) -> None:
-        ports = {name: free_port() for name in ("exchange-simulator", *SERVICES)}
+        ports = {name: free_port() for name in ("exchange-simulator", *SERVICES, *(BESIDE if self.beside else ()))}
         for name, port in ports.items():
             self.services[name] = Service(name, port, self._environment(name, ports), self.directory / f"{name}.log")
 
@@ -191,6 +200,15 @@ class World:
                 "CLAIM_IDLE_SECONDS": "5",
                 "ORDER_TIMEOUT_SECONDS": "5",
             },
+            "technical-indicators": {**on_the_bus, **products, "INDICATOR_INTERVALS_SECONDS": "1"},
+            "news-simulator": {},
+            "sentiment-analyzer": {
+                **on_the_bus,
+                "FEEDS": f"coinpost={url('news-simulator')}/feeds/coinpost" if self.beside else "",
+                "ASSETS": ",".join(product.partition("-")[0] for product in PRODUCTS),
+            },
+            "signal-generator": {**bus_and_store, **products, "SIGNAL_INTERVAL_SECONDS": "1"},
+            "health-monitor": {**on_the_bus, **products, "EXCHANGES": "coinbase"},
         }
         own = of_service[name] | {"HTTP_PORT": str(ports[name]), "LOG_LEVEL": "info"} | dict(self.changes.get(name, {}))
         return {"PATH": os.environ["PATH"]} | {f"TRADEWATCH_{variable}": text for variable, text in own.items()}
@@ -206,13 +224,14 @@ class World:
         exchange.start()
         await eventually(exchange.alive, 60)
         await self.tell_news()
-        for name in SERVICES:
-            self.services[name].start()
-        for name in SERVICES:
+        others = [service for service in self.services.values() if service is not exchange]
+        for service in others:
+            service.start()
+        for service in others:
             try:
-                await eventually(self.services[name].alive, 60)
+                await eventually(service.alive, 60)
             except AssertionError:
-                raise AssertionError(f"{name} is not ready:\n{self.services[name].log.read_text()[-3000:]}") from None
+                raise AssertionError(f"{service.name} is not ready:\n{service.log.read_text()[-3000:]}") from None
 
     def end(self) -> None:
         for service in self.services.values():

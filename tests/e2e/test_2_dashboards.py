@@ -112,3 +112,14 @@ def test_one_traces_lines_are_found_across_services(lab: LabUnderTest) -> None:
         return {stream["stream"]["service"] for stream in found["result"]}
 
     wait(lambda: {"trade-orchestrator", "risk-manager"} <= services(), "lines of the trace in two services", 60)
+
+
+def test_the_end_of_every_endpoints_certificate_is_known(lab: LabUnderTest) -> None:
+    ends = 'endpoint_certificate_expiry_timestamp_seconds{job="kubernetes-pods-metrics"} - time()'
+    endpoints = {"alertmanager", "dashboard-report", "loki", "node-exporter", "prometheus"}
+
+    def known() -> bool:
+        found = lab.query(f"{ends} > 300 * 86400")
+        return {series["metric"]["endpoint"] for series in found} >= endpoints
+
+    wait(known, f"certificates of {', '.join(sorted(endpoints))} for most of a year", 360)

@@ -106,7 +106,7 @@ class Inventory:
         self._groups_all = self.root / "group_vars" / "all"
         for folder in (self._groups_all, self.cache, self.hosts_folder):
             folder.mkdir(parents=True)
-        for name in ("main.yml", "artifacts.yml", "paper.yml", "services.yml"):
+        for name in ("main.yml", "artifacts.yml", "monitoring.yml", "paper.yml", "services.yml"):
             shutil.copy(EXAMPLE / "group_vars" / "all" / name, self._groups_all / name)
         (self.hosts_folder / "common").write_text(COMMON)
         self.groups: dict[str, dict[str, dict[str, Any]]] = {

@@ -113,6 +113,10 @@ def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Run:
     websocket = {"name": "websocket", "port": 8081}
     secret = collector["secrets"][0]
     trader = {**collector, "namespace": "crypto-trading", "node_role": "trading"}
+    namespaces = inventory.example("main.yml")["tradewatch_namespaces"]
+    dashboards = inventory.root.parent / "dashboards"
+    dashboards.mkdir()
+    (dashboards / "half.json").write_text("{")
     inventory.variables |= {
         "cluster_cidr": "10.42.0.0/33",
         "admin_cidrs": ["everyone"],
@@ -124,6 +128,26 @@ def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "prometheus_rule_thresholds": {"market_data_stale_secnds": 20, "model_missing_for": 5},
         "vault_alert_receivers": ALERT_RECEIVERS.replace('["chat"]', '["json://hidden-secret-of-the-test/"]'),
         "tradewatch_simulators": "{{ undefined_table }}",
+        "tradewatch_namespaces": [
+            *namespaces,
+            {**namespaces[0], "name": "kube-system"},
+            {**namespaces[0], "name": "generous", "quota": {"requests.cpu": "4 cores"}},
+            {**namespaces[0], "name": "unlimited", "limits": {"defaults": {}}},
+            {**namespaces[0], "name": "strict", "pod_security": "restrict"},
+        ],
+        "prometheus_external_targets": [{"name": "router", "targets": ["router.example:9100"]}, "192.0.2.10:9100"],
+        "tradewatch_dashboard_dirs": [str(dashboards)],
+        "grafana_data_sources": [
+            {
+                "name": "Store",
+                "uid": "store",
+                "type": "postgres",
+                "url": "192.0.2.20:5432",
+                "connects_to": [{"cidr": "192.0.2.20", "port": "5432"}],
+                "secrets": {"password": "hidden-secret-of-the-test", "tlsCACert": None},
+                "jsondata": {},
+            }
+        ],
         "tradewatch_secrets": [
             {"name": "api-key", "namespace": "crypto-trading", "values": {"key": "{{ no_such_secret }}"}},
             {"name": "lost", "namespace": "crypto-traiding", "values": {"key": "hidden-secret-of-the-test"}},
@@ -167,6 +191,7 @@ def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return inventory.write().play()
 
 
+EXTENDING_FIX = "write it as docs/extending.md shows"
 SECRET_FIX = "set it in the inventory's vault (group_vars/all/vault.yml.example shows how)"
 PORT_NAME_FIX = "use lower case letters, digits and single - between them, at least one letter, at most 15 in all"
 DATA_PROBLEMS = {
@@ -224,6 +249,20 @@ DATA_PROBLEMS = {
     "give secret or config_map",
     "folder in a folder": "service folder-in-folder files: /run/secrets/tradewatch/a and /run/secrets/tradewatch "
     "are one folder, or one lies in the other; give each a folder of its own",
+    "namespace of Kubernetes": "namespace kube-system: is Kubernetes' own; give yours another name",
+    "bad quantity": "namespace generous: quota.requests.cpu is '4 cores'; write a quantity such as 500m, 4Gi or 50",
+    "unknown limit": "namespace unlimited: unknown key defaults in limits; did you mean default?",
+    "unknown level": "namespace strict: pod_security is 'restrict'; did you mean restricted?",
+    "target without a network": "variable prometheus_external_targets: router: router.example:9100 is a name, and "
+    f"there are no cidrs to let Prometheus reach it; {EXTENDING_FIX}",
+    "target that is no entry": f"variable prometheus_external_targets: entry 2 is not a mapping; {EXTENDING_FIX}",
+    "half a dashboard": "/dashboards/half.json: is not JSON (line 1: Expecting property name enclosed in double quotes)"
+    f"; {EXTENDING_FIX}",
+    "unknown key of a data source": "variable grafana_data_sources: Store: unknown key jsondata, did you mean jsonData?"
+    f"; {EXTENDING_FIX}",
+    "data source without a secret": "variable grafana_data_sources: Store: the secret tlsCACert is empty, or not a text"
+    f"; {EXTENDING_FIX}",
+    "port of a data source": f"variable grafana_data_sources: Store: '5432' is not a port; {EXTENDING_FIX}",
     "bad egress CIDR": "service open connects_to: '10.0.0.1/8' is not a network (10.0.0.1/8 has host bits set); "
     "write it like 10.42.0.0/16",
 }

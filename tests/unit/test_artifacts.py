@@ -8,6 +8,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -125,6 +126,42 @@ def test_wrong_checksum_is_not_passed_over_for_another_source(cache: Path, upstr
     assert len(resolve(cache, artifact, "cache", "upstream")[2]) == 1
 
 
+def test_a_file_is_summed_and_unpacked_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = archive(cache / "k3s", {"manifest.json": [{"RepoTags": ["a:1"]}]})
+    first = resolve(cache, row(kind="image"), "cache")
+
+    def unread(*_: object) -> None:
+        raise AssertionError("the file is read again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tradewatch_artifacts.cache.sha256_of", unread)
+        patched.setattr(archives, "references", unread)
+        assert resolve(cache, row(kind="image"), "cache") == first
+    assert image.is_file()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_changed_file_is_not_taken_for_the_known_one(cache: Path, replaced: bool) -> None:
+    (cache / "k3s").write_bytes(CONTENT)
+    assert resolve(cache, row(), "cache")[0]["sha256"] == SHA256
+    before = (cache / "k3s").stat()
+    if replaced:
+        (cache / "new").write_bytes(CONTENT[::-1])
+        (cache / "new").rename(cache / "k3s")
+    else:
+        (cache / "k3s").write_bytes(CONTENT[::-1])
+    # Size and time of writing are as before, as a copy with preserved times would have them.
+    os.utime(cache / "k3s", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert resolve(cache, row(), "cache")[0]["sha256"] == hashlib.sha256(CONTENT[::-1]).hexdigest()
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{broken", '{"x": 1}'])
+def test_a_note_that_makes_no_sense_is_none(cache: Path, note: str) -> None:
+    (cache / "k3s").write_bytes(CONTENT)
+    (cache.parent / "known-files.json").write_text(note)
+    assert resolve(cache, row(), "cache")[0]["sha256"] == SHA256
+
+
 # Optional ones
 
 
@@ -215,7 +252,7 @@ def test_bundle_makes_the_artifact(cache: Path, tmp_path: Path) -> None:
 import json, pathlib, sys
 print("building", sys.argv, file=sys.stderr)
 pathlib.Path({str(made)!r}).write_bytes({CONTENT!r})
-print(json.dumps({{"path": {str(made)!r}, "sha256": {SHA256!r}}}))
+print(json.dumps({{"part": sys.argv[2], "path": {str(made)!r}, "sha256": {SHA256!r}}}))
 """
     repository = fake_lab(tmp_path / "repository", body)
     fact, line, problems = resolve(cache, row(registries="k3s"), "cache", "registries", repository=repository)
@@ -228,6 +265,33 @@ def test_bundle_that_fails_says_why(cache: Path, tmp_path: Path) -> None:
     repository = fake_lab(tmp_path / "repository", "import sys; sys.exit('no compiler')")
     (problem,) = resolve(cache, row(registries="k3s"), "registries", repository=repository)[2]
     assert "registries (python -m lab bundle k3s failed: no compiler)" in problem.what
+
+
+def test_one_command_makes_all_parts_and_one_that_fails_is_named(cache: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    made.write_bytes(CONTENT)
+    body = f"""
+import json, sys
+assert sys.argv[1:] == ["bundle", "broken", "fine", "silent"], sys.argv
+print(json.dumps({{"part": "broken", "error": "no compiler"}}))
+print(json.dumps({{"part": "fine", "path": {str(made)!r}, "sha256": {SHA256!r}}}))
+sys.exit("lab: no compiler")
+"""
+    resolver = make_resolver(
+        cache=str(cache.parent),
+        sources=["cache", "registries"],
+        repository=str(fake_lab(tmp_path / "repository", body)),
+        python=sys.executable,
+        timeout=2,
+    )
+    (cache / "placed").write_bytes(CONTENT)
+    names = ("fine", "broken", "placed", "silent")
+    resolved, lines, _changed, problems = resolver.resolve([row(name=n, file=n, registries=n) for n in names])
+    assert sorted(resolved) == ["fine", "placed"]
+    assert len(lines) == 2
+    whats = {problem.where: problem.what for problem in problems}
+    assert "registries (no compiler)" in whats["artifact broken"]
+    assert "registries (python -m lab bundle broken fine silent failed: lab: no compiler)" in whats["artifact silent"]
 
 
 def test_check_knows_the_parts_without_building(cache: Path, tmp_path: Path) -> None:

@@ -79,25 +79,44 @@ def test_the_page_has_its_markers(part: str) -> None:
 def test_an_unknown_part_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         bench.main(["weather"])
-    assert "unknown part: weather; known: lab, trading" in capsys.readouterr().err
+    assert "unknown part: weather; known: lab, trading, monitoring" in capsys.readouterr().err
 
 
 def test_the_figures_of_trading_are_lines_of_the_table() -> None:
     rate = {
         "ticks_per_second": 1000,
         "events_per_second": 1990,
+        "signals": 304,
         "orders": 300,
+        "denied": 1,
+        "without_order": {"expired": 3},
         "p50_ms": 20,
         "p99_ms": 80,
-        "lag_seconds": 0.1,
+        "collector_seconds": 0.3,
+        "aggregator_seconds": 0.1,
         "keeps_up": True,
         "cores": {"market-data-collector": 0.3, "market-data-aggregator": 0.5},
         "resident_mib": {"market-data-collector": 50},
     }
-    lines = bench.trading_figures(json.dumps({"rates": [rate], "recovery_seconds": {"valkey": 1.5}}))
+    answer = {
+        "rates": [rate, rate | {"ticks_per_second": 5000, "p99_ms": None, "without_order": {}}],
+        "capacity": {"keeps_up": 2000, "fails_at": 2500, "busiest": {"market-data-collector": 0.99}},
+        "resident_mib": {"signal-generator": 150},
+        "recovery_seconds": {"valkey": 1.5},
+    }
+    lines = bench.trading_figures(json.dumps(answer))
     assert lines[0] == bench.Figure(
-        "tick to order at 1000 ticks/s", "p50 20 ms, p99 80 ms (300 orders)", "p99 under 250 ms"
+        "tick to order at 1000 ticks/s",
+        "p50 20 ms, p99 80 ms (300 orders of 304 signals, 1 denied, 3 expired without one)",
+        "p99 under 250 ms",
     )
-    assert lines[1].value == "1990 events/s, aggregator 0.1 s behind: keeps up"
+    assert lines[1].value == "1990 events/s, at most 0.3 s and 0.1 s behind: keeps up"
     assert lines[2].value == "market-data-aggregator 0.5, market-data-collector 0.3"
+    assert lines[4].value == "too few orders to say (300 orders of 304 signals, 1 denied)"
+    assert lines[-3].value == "between 2000 and 2500 ticks/s, the busiest by then: market-data-collector 0.99 cores"
+    assert lines[-2].value == "signal-generator 150 MiB"
     assert lines[-1].value == "valkey 1.5 s"
+
+
+def test_several_tries_are_told_by_their_median_and_worst() -> None:
+    assert bench.spread([2.0, 1.04, 30.0]) == "2.0 s, worst of 3: 30.0 s"

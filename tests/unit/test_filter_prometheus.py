@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
-from plugins.filter.prometheus import tradewatch_external_egress, tradewatch_external_targets
+from plugins.filter.prometheus import (
+    tradewatch_external_egress,
+    tradewatch_external_targets,
+    tradewatch_job_limits,
+)
 
 ROUTER: dict[str, Any] = {"name": "router", "targets": ["192.0.2.10:9100", "[2001:db8::1]:9100"]}
 NAMED: dict[str, Any] = {
@@ -75,3 +79,9 @@ def test_wrong_entries_are_named(entries: list[dict[str, Any]], said: str) -> No
         with pytest.raises(ValueError) as raised:  # noqa: PT011
             apply(entries)
         assert said in str(raised.value)
+
+
+def test_limits_of_jobs_that_there_are_not_are_named() -> None:
+    assert tradewatch_job_limits({"loki": {"sample_limit": 7}}, ["loki", "etcd"]) == {"loki": {"sample_limit": 7}}
+    with pytest.raises(ValueError, match=r"^prometheus_job_limits: there is no job etc, lokki$"):
+        tradewatch_job_limits({"lokki": {}, "etc": {}}, ["loki", "etcd"])

@@ -18,11 +18,15 @@ ROLE = REPOSITORY / "roles/grafana"
 SECRETS = ("secret-1", "secret-2")
 
 
+def dashboard(name: str) -> str:
+    return json.dumps({"uid": name, "title": name, "panels": [], "expr": 'a{b="$c"}'}, indent=2)
+
+
 def given(folder: Path) -> dict[str, Any]:
     dashboards = folder / "dashboards"
     dashboards.mkdir()
     for name in ("crypto-trading-engine", "unified-system"):
-        (dashboards / f"{name}.json").write_text(json.dumps({"uid": name, "expr": 'a{b="$c"}'}, indent=2))
+        (dashboards / f"{name}.json").write_text(dashboard(name))
     return {
         "kubeconfig_path": "/nonexistent",
         "state_dir": str(folder),
@@ -31,7 +35,7 @@ def given(folder: Path) -> dict[str, Any]:
         "vault_grafana_password": SECRETS[0],
         "vault_prometheus_password": SECRETS[1],
         "grafana_certificate_names": ["analytics-1"],
-        "grafana_dashboards_dir": str(dashboards),
+        "grafana_dashboards_dirs": [str(dashboards)],
     }
 
 
@@ -43,18 +47,22 @@ def play(folder: Path, *, variables: dict[str, Any], **body: Any) -> str:
     return run("ansible-playbook", "-i", "localhost,", str(folder / "play.yml"), "-e", f"@{folder}/vars.json")
 
 
-@pytest.fixture(scope="module")
-def objects(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("grafana")
+def render(folder: Path, **changed: Any) -> list[dict[str, Any]]:
+    """The role's objects as it would apply them."""
     (folder / "templates").symlink_to(ROLE / "templates")
     play(
         folder,
-        variables={**given(folder), "grafana_image": "grafana:test"},
+        variables={**given(folder), "grafana_image": "grafana:test", **changed},
         vars={"ansible_python_interpreter": "{{ ansible_playbook_python }}"},
         vars_files=[str(ROLE / "defaults/main.yml"), str(ROLE / "vars/main.yml")],
         tasks=[{"ansible.builtin.template": {"src": "manifests.yml.j2", "dest": str(folder / "out.yml")}}],
     )
     return [item for item in yaml.safe_load_all((folder / "out.yml").read_text()) if item]
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return render(tmp_path_factory.mktemp("grafana"))
 
 
 def one(objects: list[dict[str, Any]], kind: str, name: str = "grafana") -> dict[str, Any]:
@@ -122,6 +130,9 @@ def test_data_sources_have_the_uids_that_dashboards_name(objects: list[dict[str,
         "basicAuthPassword": "$__file{/etc/grafana/secrets/prometheus-password}",
         "tlsCACert": "$__file{/etc/grafana/secrets/ca.crt}",
     }
+    (exemplar,) = prometheus["jsonData"]["exemplarTraceIdDestinations"]
+    assert exemplar["name"] == "trace_id"
+    assert exemplar["url"] == "/d/crypto-trading-engine?var-trace_id=$${__value.raw}"
     (derived,) = loki["jsonData"]["derivedFields"]
     assert derived["url"] == '{namespace=~".+"} | trace_id="$${__value.raw}"'
 
@@ -137,8 +148,7 @@ def test_each_dashboard_is_in_its_folder_letter_by_letter(objects: list[dict[str
     for provider in providers:
         assert mounts[provider["options"]["path"]] == f"dashboards-{provider['folderUid']}"
     held = one(objects, "ConfigMap", "grafana-dashboards-trading")["data"]
-    expected = json.dumps({"uid": "crypto-trading-engine", "expr": 'a{b="$c"}'}, indent=2)
-    assert held == {"crypto-trading-engine.json": expected}
+    assert held == {"crypto-trading-engine.json": dashboard("crypto-trading-engine")}
 
 
 def test_only_admins_and_prometheus_come_in_and_only_the_data_sources_are_called(
@@ -147,7 +157,17 @@ def test_only_admins_and_prometheus_come_in_and_only_the_data_sources_are_called
     policy = one(objects, "NetworkPolicy")["spec"]
     (ingress,) = policy["ingress"]
     assert ingress["from"] == [
-        {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}},
+        {
+            "podSelector": {
+                "matchExpressions": [
+                    {
+                        "key": "app.kubernetes.io/name",
+                        "operator": "In",
+                        "values": ["prometheus", "dashboard-report"],
+                    }
+                ]
+            }
+        },
         {"ipBlock": {"cidr": "192.0.2.1/32"}},
     ]
     assert [rule["ports"][0]["port"] for rule in policy["egress"]] == [9090, 3100]

@@ -29,7 +29,7 @@ from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar, trust_as_template
 
 from lab.bundle import parts
-from plugins.modules import cluster_objects, tls_certificate
+from plugins.modules import cluster_objects, endpoint_credentials
 from tests.commands import REPOSITORY
 from tests.machines import wait
 
@@ -96,7 +96,9 @@ class Stack:
             (self.folder / name).mkdir()
         names = {"directory": str(self.folder), "authority": "test", "valid_days": 9, "renew_before_days": 1}
         now = datetime.datetime.now(datetime.UTC)
-        tls_certificate.ensure({**names, "name": "loki", "subject_alt_names": ["localhost"]}, False, now)
+        endpoint_credentials.ensure_certificate(
+            {**names, "name": "loki", "subject_alt_names": ["localhost"]}, False, now
+        )
         for suffix in ("crt", "key"):
             (self.folder / f"loki.{suffix}").rename(self.folder / f"tls/tls.{suffix}")
         self.trusting = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))

@@ -38,6 +38,8 @@ class Standin(http.server.ThreadingHTTPServer):
         self.preferences: dict[int, dict[str, Any]] = {}
         self.changes: list[str] = []
         self.busy = 0
+        # Asked so often, a dashboard is not there: Grafana reads its files while it answers already.
+        self.reading = 0
 
     @property
     def url(self) -> str:
@@ -75,6 +77,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def respond(self, path: list[str], body: Any) -> tuple[int, Any]:
         server, method = self.server, self.command
         match method, path[1:]:
+            case "GET", ["dashboards", "uid", uid]:
+                server.reading -= 1
+                return (404, {"message": "Dashboard not found"}) if server.reading >= 0 else (200, {"meta": {}})
             case "GET", ["teams", "search"]:
                 (name,) = parse_qs(urlsplit(self.path).query)["name"]
                 teams = [{"id": key, "name": value} for key, value in server.teams.items() if value == name]
@@ -86,6 +91,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             case "GET", ["teams", number, "preferences"]:
                 return 200, server.preferences.get(int(number), {"theme": "dark", "homeDashboardUID": ""})
             case "PUT", ["teams", number, "preferences"]:
+                if server.reading > 0:
+                    return 404, {"message": "Dashboard not found"}
                 server.preferences[int(number)] = body
                 return 200, {"message": "Preferences updated"}
             case "POST", ["folders"]:
@@ -119,9 +126,14 @@ def grafana() -> Iterator[Standin]:
 
 
 def reconcile(
-    grafana: Standin, *, check_mode: bool = False, password: str = PASSWORD, folders: list[dict[str, Any]] = FOLDERS
+    grafana: Standin,
+    *,
+    check_mode: bool = False,
+    password: str = PASSWORD,
+    folders: list[dict[str, Any]] = FOLDERS,
+    timeout_seconds: float = 5,
 ) -> list[str]:
-    client = Grafana(grafana.url, "admin", password, ssl.create_default_context(), 5)
+    client = Grafana(grafana.url, "admin", password, ssl.create_default_context(), timeout_seconds)
     access = Access(client, check_mode)
     access.reconcile(TEAMS, folders)
     return access.changes
@@ -171,6 +183,18 @@ def test_what_somebody_changed_by_hand_is_put_right(grafana: Standin) -> None:
 def test_it_waits_while_grafana_starts(grafana: Standin) -> None:
     grafana.busy = 1
     assert reconcile(grafana)
+
+
+def test_it_waits_for_the_dashboards_that_grafana_still_reads(grafana: Standin) -> None:
+    grafana.reading = 1
+    assert "home dashboard of team trading set" in reconcile(grafana)
+
+
+def test_a_home_dashboard_that_there_is_not_is_named_and_nothing_is_changed(grafana: Standin) -> None:
+    grafana.reading = 99
+    with pytest.raises(GrafanaError, match=r"has no dashboard crypto-trading-engine$"):
+        reconcile(grafana, timeout_seconds=0)
+    assert grafana.changes == []
 
 
 def test_a_wrong_password_is_one_line_that_does_not_hold_it(grafana: Standin) -> None:

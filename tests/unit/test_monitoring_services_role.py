@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ PAGE = "https://198.51.100.4:30080"
 # The module's place is taken: what it would have applied is written down.
 RECORDER = """
 from ansible.module_utils.basic import AnsibleModule
-module = AnsibleModule({name: {"type": "raw"} for name in
-                        ("kubeconfig", "role", "manifest", "state", "wait_timeout_seconds")})
-with open("%s", "w") as stream:
+names = ("kubeconfig", "role", "manifest", "state", "wait_timeout_seconds", "prune_protected")
+module = AnsibleModule({name: {"type": "raw"} for name in names})
+with open("%s/" + module.params["role"] + ".yml", "w") as stream:
     stream.write(module.params["manifest"])
 module.exit_json(changed=True)
 """
@@ -35,17 +36,18 @@ module.exit_json(changed=True)
 Objects = dict[tuple[str, str], dict[str, Any]]
 
 
-def play(folder: Path, **variables: Any) -> None:
+def play(folder: Path, roles: Sequence[str] = ("monitoring_services",), **variables: Any) -> None:
+    """Run roles with production's tables; what each would apply is in the folder, by its owner's name."""
     modules = folder / "modules"
     modules.mkdir(exist_ok=True)
-    (modules / "cluster_objects.py").write_text(RECORDER % (folder / "applied.yml"))
+    (modules / "cluster_objects.py").write_text(RECORDER % folder)
     inventory = folder / "inventory"
     (inventory / "group_vars").mkdir(parents=True, exist_ok=True)
     all_variables = inventory / "group_vars/all"
     if not all_variables.exists():
         all_variables.symlink_to(REPOSITORY / "inventory/production.example/group_vars/all")
     (inventory / "hosts.yml").write_text("analytics: {hosts: {analytics-1: {ansible_host: 198.51.100.4}}}\n")
-    body = {"hosts": "localhost", "connection": "local", "gather_facts": False, "roles": ["monitoring_services"]}
+    body = {"hosts": "localhost", "connection": "local", "gather_facts": False, "roles": list(roles)}
     (folder / "play.yml").write_text(yaml.safe_dump([body]))
     given = {
         "ansible_python_interpreter": "{{ ansible_playbook_python }}",
@@ -88,7 +90,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def objects(state: Path) -> Objects:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    found = [item for item in yaml.load_all((state / "applied.yml").read_text(), loader) if item]
+    found = [item for item in yaml.load_all((state / "monitoring-services.yml").read_text(), loader) if item]
     keyed = {(item["kind"], item["metadata"]["name"]): item for item in found}
     assert len(keyed) == len(found)
     assert {item["metadata"]["namespace"] for item in found} == {"crypto-monitoring"}
@@ -220,4 +222,9 @@ def test_absent_takes_the_files_and_leaves_the_authority(tmp_path: Path) -> None
     for name in ("dashboard-report.crt", "dashboard-report.key", "dashboards.password", "ca.crt"):
         (tmp_path / name).write_text("x")
     play(tmp_path, monitoring_services_state="absent")
-    assert {path.name for path in tmp_path.glob("*.*")} == {"ca.crt", "applied.yml", "play.yml", "vars.json"}
+    assert {path.name for path in tmp_path.glob("*.*")} == {
+        "ca.crt",
+        "monitoring-services.yml",
+        "play.yml",
+        "vars.json",
+    }

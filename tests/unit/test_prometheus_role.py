@@ -56,6 +56,13 @@ GIVEN: dict[str, Any] = {
     "prometheus_runbooks_url": "https://runbooks.example",
     "prometheus_dashboards_url": "https://dashboards.example",
     "prometheus_external_targets": [{"name": "router", "targets": ["203.0.113.9:9100"], "labels": {"site": "main"}}],
+    "prometheus_clients": [
+        {
+            "name": "watcher",
+            "namespace": "crypto-research",
+            "connects_to": [{"service": "prometheus", "namespace": "crypto-monitoring", "port": 9090}],
+        }
+    ],
     "prometheus_job_limits": {"loki": {"sample_limit": 77}},
     "prometheus_rule_thresholds": {"node_cpu_busy_ratio": 0.5},
 }
@@ -81,6 +88,24 @@ def render(folder: Path, **changed: Any) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return render(tmp_path_factory.mktemp("prometheus"))
+
+
+@pytest.mark.parametrize(("artifacts", "port"), [({"grafana": {}}, 30030), ({}, 30080)])
+def test_alerts_lead_to_grafana_where_there_is_one(tmp_path: Path, artifacts: dict[str, Any], port: int) -> None:
+    links = ["{{ prometheus_dashboards_url }}", "{{ prometheus_runbooks_url }}"]
+    play = {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "vars": {"ansible_python_interpreter": "{{ ansible_playbook_python }}"},
+        "vars_files": [str(ROLE / "defaults/main.yml"), str(ROLE / "vars/main.yml")],
+        "tasks": [{"ansible.builtin.copy": {"dest": str(tmp_path / "out"), "content": " ".join(links)}}],
+    }
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    (tmp_path / "hosts.yml").write_text("analytics: {hosts: {four: {ansible_host: 192.0.2.4}}}")
+    given = json.dumps({"artifacts_resolved": artifacts})
+    run("ansible-playbook", "-i", str(tmp_path / "hosts.yml"), str(tmp_path / "play.yml"), "-e", given)
+    assert (tmp_path / "out").read_text() == f"https://192.0.2.4:{port} https://192.0.2.4:30080/runbooks"
 
 
 def named(objects: list[dict[str, Any]], kind: str, prefix: str) -> dict[str, Any]:
@@ -178,6 +203,15 @@ def test_an_external_target_is_reached_and_labelled(objects: list[dict[str, Any]
     assert "203.0.113.9/32:9100" in ways_out(objects)
 
 
+def test_its_namespace_admins_and_entries_that_name_it_may_ask_it(objects: list[dict[str, Any]]) -> None:
+    ours, named_by_table = named(objects, "NetworkPolicy", "prometheus")["spec"]["ingress"]
+    assert ours["from"] == [{"podSelector": {}}, {"ipBlock": {"cidr": "192.0.2.1/32"}}]
+    (client,) = named_by_table["from"]
+    assert client["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "crypto-research"}
+    assert client["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "watcher"}
+    assert named_by_table["ports"] == [{"port": 9090, "protocol": "TCP"}]
+
+
 def ways_out(objects: list[dict[str, Any]]) -> set[str]:
     return {
         f"{peer['ipBlock']['cidr']}:{port['port']}"
@@ -218,8 +252,11 @@ def test_passwords_are_in_the_secret_alone(objects: list[dict[str, Any]]) -> Non
         assert item["kind"] == "Secret" or not any(f"secret-{n}" in text for n in (1, 2, 3))
 
 
+# Answered as a file that the server knows no format of.
+FORMATLESS = "/small"
 PAGES = {
     "/calm": "calm 1\n",
+    FORMATLESS: "small 1\n",
     "/exploding": "".join(f'exploding{{id="{number}"}} 1\n' for number in range(12000)),
     "/label-bomb": f'bomb{{text="{"x" * 3000}"}} 1\n',
     "/many-labels": "many{" + ",".join(f'l{number}="1"' for number in range(80)) + "} 1\n",
@@ -234,7 +271,8 @@ def exporter() -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            format_of = "application/octet-stream" if self.path == FORMATLESS else "text/plain; version=0.0.4"
+            self.send_header("Content-Type", format_of)
             self.end_headers()
             self.wfile.write(PAGES[self.path].encode())
 
@@ -253,7 +291,7 @@ def exporter() -> Iterator[str]:
 def test_a_target_over_a_limit_is_down_alone(config: dict[str, Any], exporter: str, tmp_path: Path) -> None:
     """A real Prometheus with the limits of the job `external`, and targets that pass them."""
     job = next(job for job in config["scrape_configs"] if job["job_name"] == "external")
-    limits = {key: value for key, value in job.items() if key.endswith("_limit")}
+    limits = {key: value for key, value in job.items() if key.endswith(("_limit", "_protocol"))}
     jobs = [
         {"job_name": path[1:], "metrics_path": path, "static_configs": [{"targets": [exporter]}], **limits}
         for path in PAGES
@@ -285,7 +323,7 @@ def test_a_target_over_a_limit_is_down_alone(config: dict[str, Any], exporter: s
             return up if set(up) == {path[1:] for path in PAGES} | {"prometheus"} else None
 
         up = wait(seen, "every target was scraped", 60) or {}
-        assert {job for job, value in up.items() if value == 1} == {"calm", "prometheus"}
+        assert {job for job, value in up.items() if value == 1} == {"calm", "small", "prometheus"}
         assert ask("scrape_sample_limit")["calm"] == limits["sample_limit"]
         counted = {
             "sample": "prometheus_target_scrapes_exceeded_sample_limit_total",

@@ -8,12 +8,12 @@ import pytest
 from testinfra.host import Host
 
 IMAGES = "/var/lib/rancher/k3s/agent/images"
-EVERYWHERE = {"k3s-airgap-images-amd64", "node-exporter"}
+EVERYWHERE = {"k3s-airgap-images-amd64", "node-exporter", "promtail"}
 BY_HOST = {
     "control-1": set(),
     "collectors-1": {"valkey", "valkey-exporter", "tradewatch"},
     "trading-1": {"postgresql", "postgres-exporter", "tradewatch"},
-    "analytics-1": {"alertmanager", "kube-state-metrics", "prometheus", "tradewatch"},
+    "analytics-1": {"alertmanager", "kube-state-metrics", "loki", "prometheus", "tradewatch"},
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from kubernetes import client
 
 from .cluster import PROBE_LABEL, PROBE_NAMESPACE, Cluster
-from .prometheus import direct
+from .endpoints import direct
 
 
 def secrets_are_encrypted(cluster: Cluster) -> Iterator[str]:

@@ -36,8 +36,6 @@ class Cluster:
         self.deadline = time.monotonic() + parameters["timeout_seconds"]
         self.api_client = config.new_client_from_config(config_file=parameters["kubeconfig"])
         self.core = client.CoreV1Api(self.api_client)
-        # stream() replaces the client's way of sending requests, so it gets a client of its own.
-        self.streaming = client.CoreV1Api(config.new_client_from_config(config_file=parameters["kubeconfig"]))
         self.namespaces = [entry["name"] for entry in parameters["namespaces"]]
         self.services: list[Object] = parameters["services"]
         self.nodes = {node["metadata"]["name"]: node for node in self.items(self.core.list_node)}
@@ -47,6 +45,10 @@ class Cluster:
             for pod in self.items(self.core.list_namespaced_pod, namespace)
             if PROBE_LABEL not in pod["metadata"].get("labels", {})
         ]
+
+    def streaming(self) -> client.CoreV1Api:
+        """An API for one stream(), which replaces its client's way of sending requests while it opens."""
+        return client.CoreV1Api(config.new_client_from_config(config_file=self.parameters["kubeconfig"]))
 
     def items(self, call: Callable[..., Any], *arguments: str) -> list[Object]:
         """What a list call of the client answers."""

@@ -1,24 +1,32 @@
-"""Prometheus, and what it says of the services."""
+"""The monitoring itself, and what it says of the platform."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from .cluster import Cluster
-from .prometheus import Prometheus
+from .endpoints import Endpoint, Loki, Prometheus
+
+PUBLISHED = TypeVar("PUBLISHED", bound=Endpoint)
+LOG_SECONDS = 600
+
+
+def _published(cluster: Cluster, kind: Callable[[dict[str, str | None]], PUBLISHED], name: str) -> PUBLISHED:
+    endpoint = json.loads(Path(cluster.parameters["endpoints_file"]).read_text()).get(name)
+    if not endpoint:
+        raise ValueError(f"endpoints.json names no {name}")
+    return kind(endpoint)
 
 
 def _prometheus(cluster: Cluster) -> Prometheus:
-    endpoint = json.loads(Path(cluster.parameters["endpoints_file"]).read_text())["prometheus"]
-    if not endpoint:
-        raise ValueError("endpoints.json names no Prometheus")
-    return Prometheus(endpoint)
+    return _published(cluster, Prometheus, "prometheus")
 
 
 def targets_are_up(cluster: Cluster) -> Iterator[str]:
-    """Every annotated Service is an up target, and every replica behind it one more."""
+    """Every annotated Service is an up target, every replica behind it one more, and no target of any job is down."""
     annotated = {
         (namespace, service["metadata"]["name"])
         for namespace in cluster.namespaces
@@ -39,16 +47,51 @@ def targets_are_up(cluster: Cluster) -> Iterator[str]:
             for key, count in sorted(replicas.items())
             if pods.get(key) != count
         ]
+        # What is outside the cluster is nobody's to verify here.
+        others = 'up{job!~"kubernetes-services-metrics|kubernetes-pods-metrics|external"} == 0'
+        down = prometheus.query(f"min by (instance, job) ({others})")
+        found += [f"{job} {instance} is down" for instance, job in sorted(down)]
         return found
 
     yield from cluster.poll(problems)
 
 
-def prometheus_wants_its_password(cluster: Cluster) -> Iterator[str]:
+def passwords_are_wanted(cluster: Cluster) -> Iterator[str]:
     """Without credentials the answer is 401."""
-    status = _prometheus(cluster).status_without_password()
-    if status != 401:
-        yield f"Prometheus answers {status} without a password, expected 401"
+    for name in ("prometheus", "alertmanager", "dashboards"):
+        status = _published(cluster, Endpoint, name).status_without_password()
+        if status != 401:
+            yield f"{name} answers {status} without a password, expected 401"
+
+
+def rules_are_evaluated(cluster: Cluster) -> Iterator[str]:
+    """No rule fails, and the Watchdog, an alert that always fires, reaches Alertmanager."""
+    prometheus = _prometheus(cluster)
+
+    def problems() -> list[str]:
+        found = prometheus.broken_rules()
+        if not prometheus.query('sum(ALERTS{alertname="Watchdog", alertstate="firing"}) > 0'):
+            found.append("the Watchdog does not fire")
+        elif not prometheus.query("sum(alertmanager_alerts_received_total) > 0"):
+            found.append("the Watchdog has not reached Alertmanager")
+        return found
+
+    yield from cluster.poll(problems)
+
+
+def logs_are_kept(cluster: Cluster) -> Iterator[str]:
+    """Loki has new lines of every namespace and of every node."""
+    loki = _published(cluster, Loki, "loki")
+    wanted = {"namespace": set(cluster.namespaces), "node": set(cluster.nodes)}
+
+    def problems() -> list[str]:
+        return [
+            f"no line of {label} {value} in the last {LOG_SECONDS} s"
+            for label, values in wanted.items()
+            for value in sorted(values - loki.label_values(label, LOG_SECONDS))
+        ]
+
+    yield from cluster.poll(problems)
 
 
 def market_data_flows(cluster: Cluster) -> Iterator[str]:

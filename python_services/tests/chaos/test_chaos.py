@@ -1,32 +1,48 @@
 """Nothing lost, nothing twice: services are killed and Valkey and PostgreSQL restarted while signals flow.
 
+Before the first harm one trace is followed from the tick to the fill.
+
 `TRADEWATCH_CHAOS_SIGNALS` is how many; more take longer, at `TRADEWATCH_CHAOS_SIGNALS_PER_SECOND`.
 """
 
 import asyncio
 import os
+import re
+import uuid
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from services_support import eventually
+from services_support import PASSWORD, eventually
+from tradewatch.common import bus, streams
+from tradewatch.common.events import Side, stream_name
+from tradewatch.common.streams import SIGNALS_STREAM, Quote, Signal, quotes_stream
 from tradewatch.trading.identity import client_order_id
 from tradewatch.trading.orchestrator.machine import FINAL
-from world import PRODUCTS, SERVICES, START_CASH, World
+from world import PRODUCTS, SERVICES, SIGNAL_SECONDS, START_CASH, World
 
 SIGNALS = int(os.environ.get("TRADEWATCH_CHAOS_SIGNALS", "2000"))
 PER_SECOND = float(os.environ.get("TRADEWATCH_CHAOS_SIGNALS_PER_SECOND", "25"))
 HARM_EVERY_SECONDS = 4.0
 SETTLE_SECONDS = 150.0
+# Who takes part in a decision, and the metric of each that has the trace id as its exemplar.
+EXEMPLARS = {
+    "trade-orchestrator": "pipeline_end_to_end_duration_seconds_bucket",
+    "risk-manager": "risk_decisions_total",
+    "llm-validator": "llm_validation_duration_seconds_bucket",
+    "trade-executor": "trade_execution_duration_seconds_bucket",
+}
 
 
 @pytest.mark.timeout(480)
 async def test_nothing_is_lost_and_nothing_happens_twice(world: World) -> None:
     await world.start()
+    traced = await _follow_one_trace(world)
     harming = asyncio.create_task(world.harm_for_ever(HARM_EVERY_SECONDS))
     try:
-        fed = await world.feed(SIGNALS, PER_SECOND)
+        fed = [traced, *await world.feed(SIGNALS, PER_SECOND)]
     finally:
         harming.cancel()
         await asyncio.gather(harming, return_exceptions=True)
@@ -49,6 +65,37 @@ async def test_nothing_is_lost_and_nothing_happens_twice(world: World) -> None:
     await _assert_one_order_a_decision(world, decisions)
     await eventually(lambda: _positions_agree(world), 30)
     assert set(world.harm) >= {*SERVICES, "valkey", "postgres", "exchange"} or SIGNALS < 1000
+
+
+async def _follow_one_trace(world: World) -> Signal:
+    """One trace id from the exchange's tick to the fill: on the bus, in the logs, in the audit and as exemplars."""
+    client = bus.connect(world.valkey.url, PASSWORD)
+    try:
+        ((_, fields),) = await eventually(lambda: client.xrevrange(quotes_stream(PRODUCTS[0]), count=1))
+        quote, now = streams.decode(Quote, fields), datetime.now(UTC)
+        ticks = await client.xrevrange(stream_name("coinbase", PRODUCTS[0]), count=1_000)
+        assert quote.trace_id.encode() in {tick[b"trace_id"] for _, tick in ticks if tick[b"kind"] == b"ticker"}
+        expires = now + timedelta(seconds=SIGNAL_SECONDS)
+        signal = Signal(
+            uuid.uuid4(), PRODUCTS[0], Side.BUY, 0.9, quote.mid, "chaos", now, expires, "traced", quote.trace_id
+        )
+        await client.xadd(SIGNALS_STREAM, streams.encode(signal))
+    finally:
+        await client.aclose()
+    query = """
+SELECT decisions.trace_id AS decided, orders.trace_id AS ordered, fills.trade_id
+FROM decisions JOIN orders USING (decision_id) JOIN fills USING (client_order_id)
+WHERE decision_id = $1 AND decisions.finished IS NOT NULL"""
+    rows = await eventually(lambda: world.database.fetch(query, signal.signal_id), 30)
+    assert {(row["decided"], row["ordered"]) for row in rows} == {(quote.trace_id, quote.trace_id)}
+    audit = await world.database.fetch("SELECT actor, trace_id FROM audit_log WHERE decision_id = $1", signal.signal_id)
+    assert {(row["actor"], row["trace_id"]) for row in audit} == {(name, quote.trace_id) for name in EXEMPLARS}
+    for name, metric in EXEMPLARS.items():
+        assert quote.trace_id in world.services[name].log.read_text(), f"{name} does not log it"
+        text = await world.services[name].open_metrics()
+        exemplar = rf'^{metric}\{{.*\}} \S+ # \{{trace_id="{quote.trace_id}"\}}'
+        assert re.search(exemplar, text, re.MULTILINE), f"{name} has no such exemplar"
+    return signal
 
 
 async def _assert_audit_has_no_hole(world: World, decisions: list[Any]) -> None:

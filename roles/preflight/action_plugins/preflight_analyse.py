@@ -9,7 +9,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.parsing.vault import AnsibleVaultError
 from ansible.plugins.action import ActionBase
-from ansible.template import Templar
+from ansible.template import Templar, trust_as_template
 
 # RECORD_PREFIX of plugins/vars/checked_group_vars.py.
 _RECORD_PREFIX = "tradewatch_broken_vars_file_"
@@ -45,6 +45,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "address_failures": address_failures,
             "values": {name: value for name, value in values.items() if value is not None},
             "secrets": secrets,
+            "extensions": self._extensions(settings["extensions"], variables, failures),
             "failures": failures,
             "refusals": {
                 row["name"]: {"why": why, "fix": row["fix"]}
@@ -67,6 +68,20 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if name in _SECRET_TABLES and value is not None:
             return [_without_values(row) for row in value] if isinstance(value, list) else ""
         return value
+
+    def _extensions(
+        self, expressions: Mapping[str, str], variables: Mapping[str, Any], failures: dict[str, str]
+    ) -> dict[str, list[str]]:
+        """The problems of the lists that users add to; their values, which may hold secrets, stay here."""
+        given = {
+            name: expression
+            for name, expression in expressions.items()
+            if _evaluated(self._templar, name, name, variables, failures) is not None
+        }
+        return {
+            name: [str(line) for line in self._templar.evaluate_expression(trust_as_template(expression))]
+            for name, expression in given.items()
+        }
 
     def _secret(self, name: str, variables: Mapping[str, Any], failures: dict[str, str]) -> str:
         """What is to be said of a secret; its value stays here."""

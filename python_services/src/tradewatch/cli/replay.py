@@ -24,7 +24,7 @@ from tradewatch.cli.reading import EXIT_BAD_CONFIGURATION, EXIT_FAILED, EXIT_OK,
 from tradewatch.common import bus, events
 from tradewatch.common.events import MarketDataEvent
 from tradewatch.common.fields import EventDecodeError
-from tradewatch.common.settings import ValkeySettings
+from tradewatch.common.settings import StreamSettings
 
 COMMAND = "replay"
 # A stream whose newest entry is younger is being written by a collector.
@@ -38,7 +38,7 @@ class _LiveStreamError(Exception):
 
 def run(options: Namespace) -> int:
     """Replay a file. Returns the exit code: 1 also where lines were left out."""
-    settings = load(COMMAND, ValkeySettings)
+    settings = load(COMMAND, StreamSettings)
     if settings is None:
         return EXIT_BAD_CONFIGURATION
     try:
@@ -59,7 +59,7 @@ def _opened(file: str) -> AbstractContextManager[IO[str]]:
     return nullcontext(sys.stdin) if file == "-" else Path(file).open(encoding="utf-8")
 
 
-async def _replay(settings: ValkeySettings, lines: IO[str], speed: float, force: bool) -> int:
+async def _replay(settings: StreamSettings, lines: IO[str], speed: float, force: bool) -> int:
     client = bus.connect_with(settings)
     player = _Player(client, settings.stream_max_length, speed, force)
     try:

@@ -23,7 +23,7 @@ from tradewatch.common.http import Check, CheckResult, HttpServer
 from tradewatch.common.logging import Throttle, get_logger, trace
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import ProductIds, StreamWriterSettings, split_url
+from tradewatch.common.settings import ProductIds, StreamWriterSettings, duration, split_url
 
 NAME = "market-data-collector"
 LIVENESS_LOOP = "collector"
@@ -82,19 +82,9 @@ class MarketDataCollectorSettings(StreamWriterSettings):
         description="REST of the exchange for missing trades, or none for no back-fill; the exchange's own where not "
         "set, but none if the WebSocket is not the exchange's own",
     )
-    data_max_age_seconds: float = Field(
-        default=60.0,
-        allow_inf_nan=False,
-        gt=0,
-        le=86_400,
-        description="age of a product's newest event above which /readyz fails",
-    )
-    heartbeat_timeout_seconds: float = Field(
-        default=5.0,
-        allow_inf_nan=False,
-        gt=0,
-        le=60,
-        description="silence of the exchange after which the connection is given up",
+    data_max_age_seconds: float = duration(60.0, 86_400, "age of a product's newest event above which /readyz fails")
+    heartbeat_timeout_seconds: float = duration(
+        5.0, 60, "silence of the exchange after which the connection is given up"
     )
     max_frame_bytes: int = Field(
         default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="largest message taken from the exchange"

@@ -61,7 +61,8 @@ class Endpoint(StrEnum):
     TRADES = "trades"
 
 
-REQUEST_STATUSES = ("101", "200", "429", "4xx", "5xx", "other", "timeout", "error")
+RATE_LIMITED = "429"
+REQUEST_STATUSES = ("101", "200", RATE_LIMITED, "4xx", "5xx", "other", "timeout", "error")
 
 _EXCHANGE = "the configured exchange"
 _ERROR_REASONS = [*FrameReason, *ItemReason, *FilterReason, *FeedReason]
@@ -151,7 +152,10 @@ COLLECTION_METRICS = (
 
 
 class CollectionMetrics:
-    """The collection metrics of one exchange, every series present from the start so that rates see the first event."""
+    """The collection metrics of one exchange, every series present from the start so that rates see the first event.
+
+    Of the requests' durations that is 429 alone: an alert counts single ones, and a histogram has many series.
+    """
 
     def __init__(
         self, registry: CollectorRegistry, exchange: str, products: tuple[str, ...], channels: tuple[str, ...]
@@ -185,6 +189,8 @@ class CollectionMetrics:
         }
         self._exchange = exchange
         self._durations = API_DURATION.histogram(registry)
+        for endpoint in Endpoint:
+            self._durations.labels(exchange=exchange, endpoint=endpoint.value, status=RATE_LIMITED)
 
     def observe_request(self, endpoint: Endpoint, seconds: float, status: str, trace_id: str) -> None:
         """Note a request to the exchange; `status` is one of REQUEST_STATUSES."""

@@ -70,6 +70,13 @@ def _split_intervals(value: object) -> object:
 IntervalsSeconds = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split_intervals)]
 
 
+def duration(default: float, most: float, description: str, *, least: float | None = None, above: float = 0) -> float:
+    """A field of a finite number of seconds: above `above`, or from `least` on, and at most `most`."""
+    lower = above if least is None else None
+    value: float = Field(default=default, gt=lower, ge=least, le=most, allow_inf_nan=False, description=description)
+    return value
+
+
 class CommonSettings(BaseSettings):
     """What every service takes.
 
@@ -83,9 +90,7 @@ class CommonSettings(BaseSettings):
         Literal["debug", "info", "warning", "error"],
         BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
     ] = Field(default="info", description="debug, info, warning or error")
-    drain_seconds: float = Field(
-        default=10.0, allow_inf_nan=False, gt=0, le=300, description="how long a stopping service may finish its work"
-    )
+    drain_seconds: float = duration(10.0, 300, "how long a stopping service may finish its work")
 
     @classmethod
     def settings_customise_sources(
@@ -152,12 +157,17 @@ class ValkeySettings(CommonSettings):
         default="valkey://default@localhost:6379/0", description="the bus"
     )
     valkey_password: SecretStr | None = Field(default=None, description="file that holds the bus's password")
+
+
+class StreamSettings(ValkeySettings):
+    """What who writes market data or what is made of it takes."""
+
     stream_max_length: int = Field(
         default=100_000, ge=100, le=100_000_000, description="entries that each stream keeps, about"
     )
 
 
-class StreamWriterSettings(ValkeySettings):
+class StreamWriterSettings(StreamSettings):
     """What a service takes that writes to the bus through a `StreamWriter`."""
 
     buffer_max_entries: int = Field(

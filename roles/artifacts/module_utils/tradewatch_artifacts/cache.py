@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .checksums import expect, published, sha256_of
-from .model import Artifact, Found, RefusedError, SourceError
+from .known import KnownFiles
+from .model import Answer, Artifact, Found, RefusedError, SourceError, side_by_side
 
 
 class Cache:
@@ -15,12 +17,17 @@ class Cache:
 
     A file that the upstream source stored has ``<file>.origin.json`` beside it, which says what it was made from, so
     that an edited version or address fetches it anew, while a file placed by hand stays.
+
+    Args:
+        root: the cache directory.
+        known: sums of files that are there already.
     """
 
     name = "cache"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, known: KnownFiles) -> None:
         self.directory = root / "artifacts"
+        self._known = known
 
     def file(self, artifact: Artifact) -> Path:
         """Where an artifact lies, or would lie."""
@@ -37,7 +44,7 @@ class Cache:
         if not path.is_file():
             raise SourceError(f"no file {path}")
         beside = path.with_name(path.name + ".sha256")
-        sha256 = self._verified(path, beside, artifact) if beside.is_file() else sha256_of(path)
+        sha256 = self._verified(path, beside, artifact) if beside.is_file() else self._sha256(path)
         made_from = self._origin(artifact)
         if made_from and made_from.get("sha256") == sha256:
             if made_from.get("origin") != origin_of(artifact):
@@ -46,6 +53,10 @@ class Cache:
         return Found(path, sha256, self.name, f"placed by hand, sha256 {sha256}")
 
     check = fetch
+
+    def fetch_all(self, artifacts: Sequence[Artifact]) -> list[Answer]:
+        """The files in the cache, or why one is not used."""
+        return side_by_side(self.fetch, artifacts)
 
     def keep(self, artifact: Artifact, downloaded: Path, sha256: str) -> Path:
         """Move a verified download to its place, and note what it was made from."""
@@ -74,7 +85,10 @@ class Cache:
             expected = published(beside.read_text(), artifact.file)
         except SourceError as error:
             raise RefusedError(f"{beside} has no sha256 of {artifact.file}") from error
-        return expect(path, expected, str(beside))
+        return expect(path, expected, str(beside), summed=self._sha256)
+
+    def _sha256(self, path: Path) -> str:
+        return self._known.get(path, "sha256", sha256_of)
 
 
 def origin_of(artifact: Artifact) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from .model import RefusedError, SourceError
@@ -32,13 +33,15 @@ def published(text: str, name: str) -> str:
     raise SourceError(f"the checksum file has no line for {name}")
 
 
-def expect(path: Path, expected: str, said_by: str, *, shown: str = "") -> str:
-    """The file's SHA-256, which must be ``expected``.
+def expect(
+    path: Path, expected: str, said_by: str, *, shown: str = "", summed: Callable[[Path], str] = sha256_of
+) -> str:
+    """The file's SHA-256, as ``summed`` says, which must be ``expected``.
 
     Raises:
         RefusedError: it is another; the message names the file and both.
     """
-    got = sha256_of(path)
+    got = summed(path)
     if got != expected.lower():
         raise RefusedError(f"checksum mismatch: {shown or path} has sha256 {got}, {said_by} says {expected.lower()}")
     return got

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,22 @@ class Found:
     source: str
     detail: str
     changed: bool = False
+
+
+Answer = Found | SourceError | RefusedError
+
+
+def side_by_side(fetch: Callable[[Artifact], Found], artifacts: Sequence[Artifact]) -> list[Answer]:
+    """What ``fetch`` gives for each, or why it does not; as many at a time as there are cores, for they sum files."""
+
+    def answer(artifact: Artifact) -> Answer:
+        try:
+            return fetch(artifact)
+        except (SourceError, RefusedError) as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return list(pool.map(answer, artifacts))
 
 
 @dataclass(frozen=True)

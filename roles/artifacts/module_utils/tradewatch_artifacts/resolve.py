@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,8 @@ from typing import Any, Protocol
 
 from . import archives
 from .cache import Cache
-from .model import Artifact, Found, Problem, RefusedError, SourceError
+from .known import KnownFiles
+from .model import Answer, Artifact, Found, Problem, RefusedError, SourceError
 from .registries import Bundle
 from .upstream import UpstreamSource
 
@@ -24,8 +24,8 @@ class Source(Protocol):
 
     name: str
 
-    def fetch(self, artifact: Artifact) -> Found:
-        """The artifact as a file."""
+    def fetch_all(self, artifacts: Sequence[Artifact]) -> list[Answer]:
+        """Each artifact as a file, or why it gives none, in their order."""
         ...
 
     def check(self, artifact: Artifact) -> object:
@@ -49,11 +49,13 @@ class Resolver:
     Args:
         sources: the allowed sources, in the order in which they are asked.
         cache: the cache, to name the place where a missing file may be put.
+        known: what is known already of the files.
     """
 
-    def __init__(self, sources: Sequence[Source], cache: Cache) -> None:
+    def __init__(self, sources: Sequence[Source], cache: Cache, known: KnownFiles) -> None:
         self._sources = sources
         self._cache = cache
+        self._known = known
 
     def check(self, artifacts: Iterable[Artifact]) -> list[Problem]:
         """What no source would give, found without building or downloading; all artifacts at the same time.
@@ -66,39 +68,45 @@ class Resolver:
     def resolve(
         self, artifacts: Iterable[Artifact]
     ) -> tuple[dict[str, dict[str, Any]], list[str], bool, list[Problem]]:
-        """Resolve all: the fact ``artifacts_resolved``, a line for each, whether a file was made, the problems.
-
-        As many at a time as there are cores: the time goes into checksums. (The bundle builds one part at a time.)
-        """
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            outcomes = list(pool.map(self._resolve_one, artifacts))
+        """Resolve all: the fact ``artifacts_resolved``, a line for each, whether a file was made, the problems."""
+        answers = self._find(list(artifacts))
+        outcomes = [self._outcome(artifact, answer) for artifact, answer in answers]
+        self._known.save()
         resolved = {name: row for outcome in outcomes for name, row in outcome.resolved.items()}
         lines = [outcome.line for outcome in outcomes if outcome.line]
         problems = [outcome.problem for outcome in outcomes if outcome.problem]
         return resolved, lines, any(outcome.changed for outcome in outcomes), problems
 
-    def _resolve_one(self, artifact: Artifact) -> _Outcome:
+    def _find(self, artifacts: list[Artifact]) -> list[tuple[Artifact, Answer]]:
+        """Ask each source for what those before it do not give."""
+        failures = {artifact.name: self._unlisted() for artifact in artifacts}
+        answers: dict[str, Answer] = {}
+        for source in self._sources:
+            missing = [artifact for artifact in artifacts if artifact.name not in answers]
+            for artifact, answer in zip(missing, source.fetch_all(missing), strict=True):
+                if isinstance(answer, SourceError):
+                    failures[artifact.name][source.name] = str(answer)
+                else:
+                    answers[artifact.name] = answer
+        return [
+            (artifact, answers.get(artifact.name) or SourceError(_places(failures[artifact.name])))
+            for artifact in artifacts
+        ]
+
+    def _outcome(self, artifact: Artifact, answer: Answer) -> _Outcome:
+        if isinstance(answer, SourceError):
+            if not artifact.optional:
+                return _Outcome(problem=self._missing(artifact, answer))
+            line = f"{artifact.name} {artifact.version}: left out, it is optional and nowhere: {answer}"
+            return _Outcome(line=line)
+        if isinstance(answer, RefusedError):
+            return _Outcome(problem=self._refused(artifact, answer))
         try:
-            found = self._find(artifact)
-            row = {artifact.name: _described(artifact, found)}
-            line = f"{artifact.name} {artifact.version}: {found.source} ({found.detail})"
-            return _Outcome(row, line, found.changed)
+            row = {artifact.name: _described(artifact, answer, self._known)}
         except RefusedError as error:
             return _Outcome(problem=self._refused(artifact, error))
-        except SourceError as error:
-            if artifact.optional:
-                line = f"{artifact.name} {artifact.version}: left out, it is optional and nowhere: {error}"
-                return _Outcome(line=line)
-            return _Outcome(problem=self._missing(artifact, error))
-
-    def _find(self, artifact: Artifact) -> Found:
-        failures = self._unlisted()
-        for source in self._sources:
-            try:
-                return source.fetch(artifact)
-            except SourceError as error:
-                failures[source.name] = str(error)
-        raise SourceError(_places(failures))
+        line = f"{artifact.name} {artifact.version}: {answer.source} ({answer.detail})"
+        return _Outcome(row, line, answer.changed)
 
     def _check_one(self, artifact: Artifact) -> Problem | None:
         failures = self._unlisted()
@@ -126,20 +134,22 @@ class Resolver:
 
 def make_resolver(*, cache: str, sources: Sequence[str], repository: str, python: str, timeout: float) -> Resolver:
     """A resolver with the sources named in ``artifact_sources``."""
-    store = Cache(Path(cache).expanduser())
-    known: dict[str, Source] = {
+    root = Path(cache).expanduser()
+    known = KnownFiles(root / "known-files.json")
+    store = Cache(root, known)
+    available: dict[str, Source] = {
         "cache": store,
         "upstream": UpstreamSource(store, timeout),
-        "registries": Bundle(Path(repository), python),
+        "registries": Bundle(Path(repository), python, known),
     }
-    return Resolver([known[name] for name in sources], store)
+    return Resolver([available[name] for name in sources], store, known)
 
 
 def _places(failures: dict[str, str]) -> str:
     return ", ".join(f"{name} ({failures[name]})" for name in SOURCES)
 
 
-def _described(artifact: Artifact, found: Found) -> dict[str, Any]:
+def _described(artifact: Artifact, found: Found, known: KnownFiles) -> dict[str, Any]:
     row: dict[str, Any] = {
         "path": str(found.path),
         "sha256": found.sha256,
@@ -151,7 +161,7 @@ def _described(artifact: Artifact, found: Found) -> dict[str, Any]:
     if not artifact.is_archive:
         return {**row, "mode": artifact.mode, "dest": artifact.dest}
     try:
-        images = archives.references(found.path)
+        images = known.get(found.path, "references", archives.references)
     except zlib.error as error:
         raise RefusedError(f"{found.path} is not a readable image archive ({error})") from error
     row["node_file"] = archives.node_file_name(artifact.file, found.path)

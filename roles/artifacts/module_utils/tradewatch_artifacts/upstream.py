@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from .cache import Cache
 from .checksums import expect, published, sha256_of
-from .model import Artifact, Found, RefusedError, SourceError, Upstream
+from .model import Answer, Artifact, Found, RefusedError, SourceError, Upstream, side_by_side
 
 _IMAGE_TIMEOUT_SECONDS = 600
 
@@ -43,6 +44,10 @@ class UpstreamSource:
             if upstream.checksum_url:
                 self._expected(upstream)
             self._open(upstream.url, "HEAD").close()
+
+    def fetch_all(self, artifacts: Sequence[Artifact]) -> list[Answer]:
+        """The downloads, or why one is not there."""
+        return side_by_side(self.fetch, artifacts)
 
     def fetch(self, artifact: Artifact) -> Found:
         """Download, verify, keep.

@@ -61,13 +61,21 @@ def _list(items: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": dict(items)}
 
 
+# https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+_QUANTITIES = {
+    "type": "object",
+    "additionalProperties": {
+        "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
+        "description": "write a quantity such as 500m, 4Gi or 50",
+    },
+}
 _NAMESPACE = _mapping(
     {
         "name": _LABEL,
         "pod_security": {"enum": ["restricted", "baseline", "privileged"]},
         "node_role": _TEXT,
-        "quota": {"type": "object"},
-        "limits": {"type": "object"},
+        "quota": _QUANTITIES,
+        "limits": _mapping(dict.fromkeys(("default", "defaultRequest", "max", "min"), _QUANTITIES)),
     },
     ["name", "pod_security", "node_role"],
 )
@@ -146,7 +154,11 @@ def check_namespaces(table: Any) -> tuple[list[dict[str, Any]], list[Problem]]:
     rows, problems = schema.check(table, _NAMESPACE, "tradewatch_namespaces", "namespace")
     problems += _duplicate_names(rows, "namespace")
     for row in rows:
-        problems += _unknown(f"namespace {row['name']}", "node role", [row["node_role"]], NODE_ROLES)
+        where = f"namespace {row['name']}"
+        problems += _unknown(where, "node role", [row["node_role"]], NODE_ROLES)
+        if row["name"] == "default" or row["name"].startswith("kube-"):
+            # Its own pods would be cut off by default-deny.
+            problems.append(Problem(where, "is Kubernetes' own", "give yours another name"))
     return rows, problems
 
 

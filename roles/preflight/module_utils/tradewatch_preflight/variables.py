@@ -38,6 +38,15 @@ def check(
     ]
 
 
+def check_extensions(found: Mapping[str, Iterable[str]]) -> list[Problem]:
+    """The problems that the filters of the roles found in the lists that users add to, by variable."""
+    return [
+        Problem(f"variable {name}", line, "write it as docs/extending.md shows")
+        for name, lines in found.items()
+        for line in lines
+    ]
+
+
 def refused(refusals: Mapping[str, Mapping[str, str]], secrets: Iterable[str]) -> list[Problem]:
     """Problems of variables that a program would refuse: by name why, and where to read how they should be."""
     return [

@@ -25,7 +25,7 @@ from tradewatch.common.http import Check, CheckResult, HttpServer
 from tradewatch.common.logging import Throttle, get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import IntervalsSeconds, ProductIds, StreamWriterSettings
+from tradewatch.common.settings import IntervalsSeconds, ProductIds, StreamWriterSettings, duration
 from tradewatch.common.stream_reader import Batch, Entry, StreamReader
 from tradewatch.common.streams import Candle
 
@@ -60,16 +60,13 @@ class MarketDataAggregatorSettings(StreamWriterSettings):
     candle_intervals_seconds: IntervalsSeconds = Field(
         default=(1, 60, 300, 900, 3600), description="comma separated lengths of candles; multiples of the shortest"
     )
-    allowed_lateness_seconds: float = Field(
-        default=1.0,
-        allow_inf_nan=False,
-        ge=0,
-        le=60,
-        description="how long a candle waits for the trades of an exchange that has given none from beyond its end",
+    allowed_lateness_seconds: float = duration(
+        1.0,
+        60,
+        "how long a candle waits for the trades of an exchange that has given none from beyond its end",
+        least=0,
     )
-    quote_max_age_seconds: float = Field(
-        default=10.0, allow_inf_nan=False, gt=0, le=3600, description="age above which an exchange's quote is left out"
-    )
+    quote_max_age_seconds: float = duration(10.0, 3600, "age above which an exchange's quote is left out")
     quote_outlier_ratio: float = Field(
         default=0.02,
         allow_inf_nan=False,
@@ -84,13 +81,7 @@ class MarketDataAggregatorSettings(StreamWriterSettings):
         le=1,
         description="distance from the last quote above which a trade is left out",
     )
-    data_max_age_seconds: float = Field(
-        default=60.0,
-        allow_inf_nan=False,
-        gt=0,
-        le=86_400,
-        description="age of a product's newest event above which /readyz fails",
-    )
+    data_max_age_seconds: float = duration(60.0, 86_400, "age of a product's newest event above which /readyz fails")
 
 
 @dataclass(frozen=True)

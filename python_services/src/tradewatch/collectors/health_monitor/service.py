@@ -35,7 +35,7 @@ from tradewatch.common.http import HttpServer
 from tradewatch.common.logging import Throttle, get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import ProductIds, ValkeySettings, split_url
+from tradewatch.common.settings import ProductIds, ValkeySettings, duration, split_url
 from tradewatch.common.stream_reader import StreamReader
 
 NAME = "health-monitor"
@@ -84,9 +84,7 @@ def _parse_dependencies(value: object) -> object:
 
 
 def _limit(default: float, what: str) -> float:
-    description = f"age above which {what} not fresh"
-    limit: float = Field(default=default, allow_inf_nan=False, gt=0, le=86_400, description=description)
-    return limit
+    return duration(default, 86_400, f"age above which {what} not fresh")
 
 
 class HealthMonitorSettings(ValkeySettings):
@@ -105,22 +103,12 @@ class HealthMonitorSettings(ValkeySettings):
     candle_max_age_seconds: float = _limit(60.0, "candles are")
     indicators_max_age_seconds: float = _limit(150.0, "indicators are")
     sentiment_max_age_seconds: float = _limit(180.0, "sentiment is")
-    completeness_slot_seconds: float = Field(
-        default=5.0, allow_inf_nan=False, ge=1, le=3600, description="length of a slot that should have an event"
-    )
+    completeness_slot_seconds: float = duration(5.0, 3600, "length of a slot that should have an event", least=1)
     completeness_slots: int = Field(default=60, ge=1, le=3600, description="how many of the last slots are looked at")
-    heartbeat_seconds: float = Field(
-        default=1.0, allow_inf_nan=False, ge=0.1, le=10, description="between two heartbeats"
-    )
-    heartbeat_timeout_seconds: float = Field(
-        default=3.0, allow_inf_nan=False, ge=0.1, le=20, description="after which a heartbeat is missed"
-    )
-    dependency_check_seconds: float = Field(
-        default=5.0, allow_inf_nan=False, ge=0.1, le=30, description="between two checks of a dependency"
-    )
-    dependency_timeout_seconds: float = Field(
-        default=3.0, allow_inf_nan=False, ge=0.1, le=20, description="bound of one check"
-    )
+    heartbeat_seconds: float = duration(1.0, 10, "between two heartbeats", least=0.1)
+    heartbeat_timeout_seconds: float = duration(3.0, 20, "after which a heartbeat is missed", least=0.1)
+    dependency_check_seconds: float = duration(5.0, 30, "between two checks of a dependency", least=0.1)
+    dependency_timeout_seconds: float = duration(3.0, 20, "bound of one check", least=0.1)
 
 
 class _Feed:

@@ -18,7 +18,7 @@ from tradewatch.common.http import Check, CheckResult, HttpServer
 from tradewatch.common.logging import Throttle, get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import IntervalsSeconds, ProductIds, StreamWriterSettings
+from tradewatch.common.settings import IntervalsSeconds, ProductIds, StreamWriterSettings, duration
 from tradewatch.common.stream_reader import StreamReader
 from tradewatch.common.streams import Candle, Indicators
 
@@ -39,12 +39,8 @@ class TechnicalIndicatorsSettings(StreamWriterSettings):
     max_gap_candles: int = Field(
         default=60, ge=1, le=100_000, description="missing candles in a row after which the indicators start anew"
     )
-    candle_max_age_seconds: float = Field(
-        default=30.0,
-        allow_inf_nan=False,
-        gt=0,
-        le=86_400,
-        description="how long after it was due a candle may be missing before /readyz fails",
+    candle_max_age_seconds: float = duration(
+        30.0, 86_400, "how long after it was due a candle may be missing before /readyz fails"
     )
 
 

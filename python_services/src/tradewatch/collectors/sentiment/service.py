@@ -25,7 +25,7 @@ from tradewatch.common.http import Check, CheckResult, HttpServer
 from tradewatch.common.logging import Throttle, get_logger, trace
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import StreamWriterSettings, split_url
+from tradewatch.common.settings import StreamWriterSettings, duration, split_url
 from tradewatch.common.streams import Headline, Sentiment, encode, headlines_stream, sentiment_stream
 
 NAME = "sentiment-analyzer"
@@ -88,28 +88,14 @@ class SentimentAnalyzerSettings(StreamWriterSettings):
     assets: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_assets)] = Field(
         default=("BTC", "ETH"), description="comma separated assets to score, by ticker"
     )
-    poll_seconds: float = Field(
-        default=60.0, allow_inf_nan=False, ge=1, le=3600, description="between two requests for a feed, about"
+    poll_seconds: float = duration(60.0, 3600, "between two requests for a feed, about", least=1)
+    publish_seconds: float = duration(30.0, 3600, "between two scores of an asset", least=1)
+    half_life_seconds: float = duration(21_600.0, 604_800, "age at which an article counts half", least=60)
+    article_max_age_seconds: float = duration(86_400.0, 2_592_000, "age above which an article is left out", least=60)
+    feed_max_age_seconds: float = duration(
+        21_600.0, 2_592_000, "age of its newest article above which a feed is stale", least=10
     )
-    publish_seconds: float = Field(
-        default=30.0, allow_inf_nan=False, ge=1, le=3600, description="between two scores of an asset"
-    )
-    half_life_seconds: float = Field(
-        default=21_600.0, allow_inf_nan=False, ge=60, le=604_800, description="age at which an article counts half"
-    )
-    article_max_age_seconds: float = Field(
-        default=86_400.0, allow_inf_nan=False, ge=60, le=2_592_000, description="age above which an article is left out"
-    )
-    feed_max_age_seconds: float = Field(
-        default=21_600.0,
-        allow_inf_nan=False,
-        ge=10,
-        le=2_592_000,
-        description="age of its newest article above which a feed is stale",
-    )
-    request_seconds: float = Field(
-        default=10.0, allow_inf_nan=False, gt=0, le=30, description="bound of one request, its body included"
-    )
+    request_seconds: float = duration(10.0, 30, "bound of one request, its body included")
     max_feed_bytes: int = Field(default=2 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="largest feed taken")
 
 

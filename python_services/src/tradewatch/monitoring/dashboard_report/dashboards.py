@@ -15,6 +15,8 @@ MAX_FILES = 50
 MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_PANELS = 300
 DEFAULT_RANGE = "now-1h"
+# The datasources that there are, by uid.
+SOURCES = ("prometheus", "loki")
 # What the browser is told of a panel; queries stay here.
 _SHOWN = ("type", "title", "description", "gridPos", "options", "fieldConfig", "links", "collapsed", "repeat")
 _UNITS_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
@@ -27,7 +29,7 @@ class DashboardError(ValueError):
 
 @dataclass(frozen=True)
 class Target:
-    """One query of a panel. `source` is `prometheus` or `loki`."""
+    """One query of a panel. `source` is `prometheus`, `loki`, or the uid of a data source that there is not here."""
 
     ref_id: str
     source: str
@@ -253,7 +255,13 @@ def _target(item: Mapping[str, Any], index: int, datasource: str) -> Target:
 
 
 def _source(reference: Any) -> str:
-    """The kind of a datasource by its reference; the text form is its uid, which by custom says its kind."""
+    """The kind of a datasource by its reference; the text form is its uid, which by custom says its kind.
+
+    A reference to any other datasource is that one's uid: what is asked of it must not be drawn from ours.
+    """
+    uid = _text(reference.get("uid")) if isinstance(reference, dict) else ""
+    if uid and not uid.startswith("$") and uid not in SOURCES:
+        return uid
     kind = _text(reference.get("type") or reference.get("uid")) if isinstance(reference, dict) else _text(reference)
     return "loki" if "loki" in kind.lower() else "grafana" if "grafana" in kind.lower() else "prometheus"
 

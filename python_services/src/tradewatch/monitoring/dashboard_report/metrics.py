@@ -1,5 +1,8 @@
 """The metrics of dashboard-report."""
 
+import math
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry
 
 from tradewatch.common.metrics import Metric
@@ -33,13 +36,35 @@ DASHBOARDS = Metric("dashboard_report_dashboards", "gauge", "Dashboards that are
 PROBLEMS = Metric(
     "dashboard_report_dashboard_problems", "gauge", "Files of the folder that could not be read.", "files"
 )
-DASHBOARD_REPORT_METRICS = (QUERIES, QUERY_DURATION, LOGINS_REFUSED, DASHBOARDS, PROBLEMS)
+CERTIFICATE_ENDS = Metric(
+    "endpoint_certificate_expiry_timestamp_seconds",
+    "gauge",
+    "When the certificate that the endpoint shows ends. NaN until it was seen.",
+    "Unix seconds",
+    {"endpoint": "a configured endpoint"},
+)
+CERTIFICATE_CHECKED = Metric(
+    "endpoint_certificate_checked_timestamp_seconds",
+    "gauge",
+    "When the endpoint's certificate was last seen. 0 before the first time.",
+    "Unix seconds",
+    {"endpoint": "a configured endpoint"},
+)
+DASHBOARD_REPORT_METRICS = (
+    QUERIES,
+    QUERY_DURATION,
+    LOGINS_REFUSED,
+    DASHBOARDS,
+    PROBLEMS,
+    CERTIFICATE_ENDS,
+    CERTIFICATE_CHECKED,
+)
 
 
 class DashboardReportMetrics:
     """The service's metrics, every series present from the start."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, endpoints: Iterable[str] = ()) -> None:
         queries, duration = QUERIES.counter(registry), QUERY_DURATION.histogram(registry)
         self.queries = {
             (source, outcome): queries.labels(source=source, outcome=outcome)
@@ -50,3 +75,8 @@ class DashboardReportMetrics:
         self.logins_refused = LOGINS_REFUSED.counter(registry)
         self.dashboards = DASHBOARDS.gauge(registry)
         self.problems = PROBLEMS.gauge(registry)
+        ends, checked = CERTIFICATE_ENDS.gauge(registry), CERTIFICATE_CHECKED.gauge(registry)
+        self.certificate_ends = {name: ends.labels(endpoint=name) for name in endpoints}
+        self.certificate_checked = {name: checked.labels(endpoint=name) for name in self.certificate_ends}
+        for series in self.certificate_ends.values():
+            series.set(math.nan)

@@ -10,9 +10,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-# Plotly comes with its wheel, the others with this package.
+# Plotly comes with its wheel, the others with this package. It is last, for it is the one that takes long: the page
+# asks for its data and draws what is no plot in the meantime.
 PLOTLY = "plotly.min.js"
-SCRIPTS = (PLOTLY, "format.js", "plots.js", "viewer.js")
+SCRIPTS = ("format.js", "plots.js", "viewer.js", PLOTLY)
 STYLES = ("viewer.css",)
 CONTENT_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 ICON = "icon.svg"
@@ -38,12 +39,15 @@ def packed(name: str) -> bytes:
     return gzip.compress(asset(name), compresslevel=6, mtime=0)
 
 
-def shell(version: str) -> str:
-    """The page as it is served; `version` in the addresses of its files lets browsers keep them until they change."""
+def shell(version: str, start: Mapping[str, Any]) -> str:
+    """The page as it is served; `version` in the addresses of its files lets browsers keep them until they change.
+
+    `start` is what the page would ask for first.
+    """
     styles = "".join(f'<link rel="stylesheet" href="/static/{name}?{version}">' for name in STYLES)
     scripts = "".join(f'<script defer src="/static/{name}?{version}"></script>' for name in SCRIPTS)
     icon = f'<link rel="icon" href="/static/{ICON}?{version}">'
-    return _document("Tradewatch", f"{icon}{styles}{scripts}", "")
+    return _document("Tradewatch", f"{icon}{styles}{scripts}", "", f' data-start="{html.escape(_json(start))}"')
 
 
 def report(title: str, data: Mapping[str, Any]) -> str:
@@ -52,7 +56,7 @@ def report(title: str, data: Mapping[str, Any]) -> str:
     Its own Content-Security-Policy lets run what has the right SHA-256, and no other script.
     """
     # No "</script>" and no "<!--" can be in what is between the tags; "\u003c" is the same to JSON.
-    embedded = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    embedded = _json(data).replace("<", "\\u003c")
     scripts = [asset(name).decode() for name in SCRIPTS]
     styles = [asset(name).decode() for name in STYLES]
     policy = (
@@ -67,13 +71,17 @@ def report(title: str, data: Mapping[str, Any]) -> str:
     return _document(title, head, body)
 
 
-def _document(title: str, head: str, body: str) -> str:
+def _json(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _document(title: str, head: str, body: str, attributes: str = "") -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="dark">'
         f"<title>{html.escape(title)}</title>{head}</head>"
         "<body><noscript>This page draws its plots with JavaScript.</noscript>"
-        f'<div id="app"></div>{body}</body></html>\n'
+        f'<div id="app"{attributes}></div>{body}</body></html>\n'
     )
 
 

@@ -105,7 +105,10 @@ async def evaluate(panel: Panel, scope: Scope, sources: Mapping[str, Source]) ->
 
 async def _ask(target: Target, panel: Panel, grid: Scope, sources: Mapping[str, Source]) -> Mapping[str, Any]:
     source = sources.get(target.source)
-    if source is None or not target.expression:
+    if source is None:
+        what = f"query {target.ref_id} is of the data source {target.source}"
+        raise QueryError("refused", f"{what}, which is not drawn here")
+    if not target.expression:
         raise QueryError("refused", f"query {target.ref_id} is of no kind that is drawn here")
     expression = grid.fill(target.expression)
     more = 1 + (MAX_ROWS if panel.type == "table" else MAX_SERIES)

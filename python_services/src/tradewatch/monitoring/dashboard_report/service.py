@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
 
 from tradewatch.common import service
 from tradewatch.common.http import Check, CheckResult, HttpServer
@@ -15,6 +16,7 @@ from tradewatch.common.logging import get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
 from tradewatch.common.settings import CommonSettings, api_url
+from tradewatch.monitoring.dashboard_report.certificates import Address, CertificateWatch, parse_endpoints
 from tradewatch.monitoring.dashboard_report.metrics import DashboardReportMetrics
 from tradewatch.monitoring.dashboard_report.site import Site, TlsFiles
 from tradewatch.monitoring.dashboard_report.sources import Access, Limits, Source
@@ -68,14 +70,26 @@ class DashboardReportSettings(CommonSettings):
     )
     query_concurrency: int = Field(default=6, ge=1, le=50, description="queries under way to one datasource")
     cache_seconds: float = Field(
-        default=10.0, allow_inf_nan=False, ge=0, le=300, description="how long an answer serves other viewers too"
+        default=30.0, allow_inf_nan=False, ge=0, le=300, description="how long an answer serves other viewers too"
+    )
+    certificate_endpoints: Annotated[dict[str, Address] | None, NoDecode, BeforeValidator(parse_endpoints)] = Field(
+        default=None,
+        description="comma separated name=host:port of HTTPS endpoints whose certificates' end is exported",
     )
 
 
 class DashboardReport:
     """Keeps the dashboards and the certificate as their files are; the page itself is served by `Site`."""
 
-    def __init__(self, viewer: Viewer, tls: TlsFiles, metrics: DashboardReportMetrics, liveness: Liveness) -> None:
+    def __init__(
+        self,
+        viewer: Viewer,
+        tls: TlsFiles,
+        metrics: DashboardReportMetrics,
+        liveness: Liveness,
+        certificates: CertificateWatch,
+    ) -> None:
+        self._certificates = certificates
         self._viewer = viewer
         self._tls = tls
         self._metrics = metrics
@@ -93,7 +107,12 @@ class DashboardReport:
         self._tls.refresh()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look every few seconds until `stop` is set."""
+        """Look every few seconds, and at the endpoints' certificates, until `stop` is set."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(service.until_stopped(stop, self._certificates.run()), name="certificates")
+            tasks.create_task(self._follow_files(stop), name="files")
+
+    async def _follow_files(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             self._liveness.beat("files")
             self.look()
@@ -123,7 +142,8 @@ async def open_sources(
 async def main(settings: DashboardReportSettings) -> int:
     """Wire the service and run it. Returns the exit code."""
     registry = new_registry(NAME)
-    metrics, liveness = DashboardReportMetrics(registry), Liveness()
+    endpoints = settings.certificate_endpoints or {}
+    metrics, liveness = DashboardReportMetrics(registry, endpoints), Liveness()
     try:
         tls = TlsFiles(settings.tls_certificate_file, settings.tls_key_file)
     except OSError as error:  # ssl.SSLError is one
@@ -136,7 +156,7 @@ async def main(settings: DashboardReportSettings) -> int:
     limits = Limits(settings.query_timeout_seconds, settings.query_concurrency, settings.cache_seconds)
     async with open_sources(access, Access(settings.loki_url, ca_file=settings.ca_file), limits, metrics) as sources:
         viewer = Viewer(settings.dashboards_dir, sources, settings.scrape_interval_seconds)
-        report = DashboardReport(viewer, tls, metrics, liveness)
+        report = DashboardReport(viewer, tls, metrics, liveness, CertificateWatch(endpoints, metrics))
         report.look()
         server = HttpServer(settings.http_port, registry, liveness, [Check("dashboards", report.ready)])
         page = Site(

@@ -119,8 +119,10 @@ class Site:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """The login, the headers, and every error as one line."""
         if not self._admitted(request):
-            self._metrics.logins_refused.inc()
-            await asyncio.sleep(REFUSED_SECONDS)
+            # Who gives none does not guess: a browser asks so once a folder before it gives the login.
+            if "Authorization" in request.headers:
+                self._metrics.logins_refused.inc()
+                await asyncio.sleep(REFUSED_SECONDS)
             challenge = {"WWW-Authenticate": 'Basic realm="Tradewatch", charset="UTF-8"', **_HEADERS}
             return web.Response(status=401, text="The user and the password are needed.\n", headers=challenge)
         response: web.StreamResponse
@@ -149,8 +151,11 @@ class Site:
         # The comparison's time must not tell how much was right.
         return hmac.compare_digest(login, self._login) and kind.lower() == "basic"
 
-    async def _shell(self, _: web.Request) -> web.StreamResponse:
-        return web.Response(text=page.shell(self._version), content_type="text/html")
+    async def _shell(self, request: web.Request) -> web.StreamResponse:
+        text = page.shell(self._version, self._viewer.start(request.match_info.get("uid")))
+        response = web.Response(text=text, content_type="text/html")
+        response.enable_compression()
+        return response
 
     async def _static(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]

@@ -21,6 +21,10 @@ MAX_CACHE_BYTES = 48 * 1024 * 1024
 MAX_CACHED = 2000
 MAX_LINE = 240
 CONNECT_SECONDS = 3.0
+# Longer than between two refreshes of the page: no new TLS handshakes for each.
+KEEP_ALIVE_SECONDS = 60.0
+# A datasource that is back is seen soon.
+MAX_FAILURE_SECONDS = 5.0
 NAMES = {"prometheus": "Prometheus", "loki": "Loki"}
 
 
@@ -48,7 +52,7 @@ class Limits:
 
     timeout_seconds: float = 10.0
     concurrency: int = 6
-    cache_seconds: float = 10.0
+    cache_seconds: float = 30.0
 
 
 def one_line(text: object) -> str:
@@ -69,8 +73,8 @@ class _Answer:
 class Source:
     """One datasource's HTTP interface.
 
-    Answers, and failures too, are kept for `cache_seconds`, and who asks for what is under way waits for that: ten
-    viewers of a dashboard cost as much as one. At most `concurrency` requests are under way.
+    Answers are kept for `cache_seconds`, failures at most MAX_FAILURE_SECONDS, and who asks for what is under way waits
+    for that: ten viewers of a dashboard cost as much as one. At most `concurrency` requests are under way.
     """
 
     def __init__(
@@ -125,8 +129,9 @@ class Source:
         def done(task: "asyncio.Task[bytes]") -> None:
             if task.cancelled() or self._answers.get(key) is not answer:
                 return
-            answer.expires = self._clock() + self._limits.cache_seconds
-            answer.size = 0 if task.exception() else len(task.result())
+            kept, failed = self._limits.cache_seconds, task.exception() is not None
+            answer.expires = self._clock() + (min(kept, MAX_FAILURE_SECONDS) if failed else kept)
+            answer.size = 0 if failed else len(task.result())
             self._bytes += answer.size
             self._tidy()
 
@@ -216,5 +221,5 @@ def _client(access: Access, limits: Limits) -> httpx.AsyncClient | None:
         trust_env=False,
         headers={"Accept-Encoding": "identity", "User-Agent": "tradewatch-dashboard-report"},
         timeout=httpx.Timeout(limits.timeout_seconds, connect=min(CONNECT_SECONDS, limits.timeout_seconds)),
-        limits=httpx.Limits(max_connections=limits.concurrency, max_keepalive_connections=limits.concurrency),
+        limits=httpx.Limits(max_connections=limits.concurrency, keepalive_expiry=KEEP_ALIVE_SECONDS),
     )

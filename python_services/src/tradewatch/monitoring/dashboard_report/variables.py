@@ -4,9 +4,10 @@ As Grafana does it (grafana/grafana, packages/grafana-prometheus, `interpolateQu
 must be one of the variable's own options, and quotes in it are escaped too, so that no value changes a query's shape.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 from tradewatch.monitoring.dashboard_report.dashboards import Dashboard, Variable
@@ -70,7 +71,7 @@ class Scope:
         """
         macros = self._macros()
 
-        def replace(match: re.Match[str]) -> str:
+        def written(match: re.Match[str]) -> str:
             name = match[1] or match[2] or match[4]
             own = match[3] or match[5] or form
             if name in macros:
@@ -78,7 +79,7 @@ class Scope:
             choice = self.choices.get(name)
             return match[0] if choice is None else _written(choice, own)
 
-        return _REFERENCE.sub(replace, text)
+        return _REFERENCE.sub(written, text)
 
     def _macros(self) -> dict[str, str]:
         """Durations in seconds, the rate's as Grafana reckons it: four scrapes at least, a scrape above the step."""
@@ -140,15 +141,30 @@ async def choose(
 ) -> dict[str, Choice]:
     """Each variable's options and what is chosen of them, in the dashboard's order: a later one can use the earlier.
 
+    Those that use none of each other are asked for at once.
+
     `wanted` is what the viewer asks for; what is no option is left out, and without any the dashboard's own choice
     counts, then everything, then the first. A datasource's failure is in `Choice.error`; then nothing is checked
     against, and the viewer's values are not taken.
     """
     found: dict[str, Choice] = {}
-    for variable in dashboard.variables:
-        scope = Scope(span.start, span.end, span.step_seconds, span.scrape_seconds, found)
-        found[variable.name] = await _choose(variable, tuple(wanted.get(variable.name, ())), sources, scope)
-    return found
+    left = list(dashboard.variables)
+    while left:
+        scope = replace(span, choices=found)
+        names = [variable.name for variable in left]
+        ready = [variable for place, variable in enumerate(left) if not _uses(variable, names[:place])]
+        given = (tuple(wanted.get(variable.name, ())) for variable in ready)
+        chosen = await asyncio.gather(
+            *(_choose(variable, values, sources, scope) for variable, values in zip(ready, given, strict=True))
+        )
+        found = {**found, **{choice.variable.name: choice for choice in chosen}}
+        left = [variable for variable in left if variable.name not in found]
+    return {variable.name: found[variable.name] for variable in dashboard.variables}
+
+
+def _uses(variable: Variable, names: Sequence[str]) -> bool:
+    """Whether its query names one of these variables."""
+    return any((match[1] or match[2] or match[4]) in names for match in _REFERENCE.finditer(str(variable.query)))
 
 
 async def _choose(variable: Variable, wanted: tuple[str, ...], sources: Mapping[str, Source], scope: Scope) -> Choice:
@@ -185,7 +201,11 @@ async def _options(variable: Variable, sources: Mapping[str, Source], scope: Sco
         case "constant":
             return [(text, text)]
         case "query":
-            values = await _values(variable, sources[variable.source], scope)
+            source = sources.get(variable.source)
+            if source is None:
+                what = f"the variable {variable.name} is of the data source {variable.source}"
+                raise QueryError("refused", f"{what}, which is not drawn here")
+            values = await _values(variable, source, scope)
             return [(value, value) for value in _tidied(values, variable)][:MAX_OPTIONS]
         case "datasource":
             return []

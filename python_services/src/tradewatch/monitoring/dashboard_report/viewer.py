@@ -84,6 +84,12 @@ class Viewer:
             raise NotFoundError(f"no dashboard has the uid {uid[:40]!r}")
         return found
 
+    def start(self, uid: str | None) -> dict[str, Any]:
+        """What a page needs before it can ask for data: the index, and the dashboard of that uid, else the first."""
+        known = self.library.dashboards
+        found = known.get(uid or "") or next(iter(known.values()), None)
+        return {"index": self.index(), "dashboard": found and found.view()}
+
     def scope(self, start: str, end: str) -> Scope:
         """The span of two texts as `moment` takes them, a minute at least. Raises SpanError."""
         now = self._clock()

@@ -18,7 +18,7 @@ from tradewatch.common import service
 from tradewatch.common.http import Check, CheckResult, HttpServer
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import CommonSettings, ProductIds
+from tradewatch.common.settings import CommonSettings, ProductIds, duration
 from tradewatch.simulators.exchange.accounts import Accounts
 from tradewatch.simulators.exchange.api_keys import ApiKeys, read_keys
 from tradewatch.simulators.exchange.coinbase_websocket import CoinbaseFeed
@@ -68,12 +68,11 @@ class ExchangeSimulatorSettings(CommonSettings):
     ticks_per_second: float = Field(
         default=10.0, allow_inf_nan=False, ge=0.01, le=20_000, description="matches a second, over all products"
     )
-    price_half_life_seconds: float = Field(
-        default=HALF_LIFE_SECONDS,
-        allow_inf_nan=False,
-        ge=1,
-        le=1e9,
-        description="time in which a price is pulled half-way back to its anchor; short, it can be foreseen",
+    price_half_life_seconds: float = duration(
+        HALF_LIFE_SECONDS,
+        1e9,
+        "time in which a price is pulled half-way back to its anchor; short, it can be foreseen",
+        least=1,
     )
     websocket_port: int = Field(default=8081, ge=0, le=65535, description="port of the WebSocket feeds")
     rest_port: int = Field(default=8082, ge=0, le=65535, description="port of the REST interfaces")

@@ -8,7 +8,7 @@ from tradewatch.common import service
 from tradewatch.common.http import HttpServer
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import CommonSettings
+from tradewatch.common.settings import CommonSettings, duration
 from tradewatch.simulators.llm.completions import ChatServer
 from tradewatch.simulators.llm.metrics import LlmSimulatorMetrics
 
@@ -22,9 +22,7 @@ class LlmSimulatorSettings(CommonSettings):
     llm_api_key: SecretStr | None = Field(
         default=None, description="file that holds the key that clients must send; without it any will do"
     )
-    latency_seconds: float = Field(
-        default=0.2, allow_inf_nan=False, ge=0, le=60, description="how long an answer takes"
-    )
+    latency_seconds: float = duration(0.2, 60, "how long an answer takes", least=0)
 
 
 class LlmSimulator:

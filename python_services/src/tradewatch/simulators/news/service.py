@@ -8,7 +8,7 @@ from tradewatch.common import service
 from tradewatch.common.http import HttpServer
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import CommonSettings
+from tradewatch.common.settings import CommonSettings, duration
 from tradewatch.simulators.news.feeds import FeedServer
 from tradewatch.simulators.news.metrics import NewsSimulatorMetrics
 
@@ -19,9 +19,7 @@ class NewsSimulatorSettings(CommonSettings):
     """Settings of news-simulator; durations in seconds."""
 
     seed: int = Field(default=1, ge=0, le=2**63 - 1, description="the same seed gives the same headlines")
-    headline_seconds: float = Field(
-        default=60.0, allow_inf_nan=False, ge=1, le=86_400, description="between two headlines of a feed, on average"
-    )
+    headline_seconds: float = duration(60.0, 86_400, "between two headlines of a feed, on average", least=1)
 
 
 class NewsSimulator:

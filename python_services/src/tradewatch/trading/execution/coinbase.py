@@ -196,13 +196,6 @@ class Coinbase:
             return str(_shaped(lambda: answer["success_response"]["order_id"]))
         raise Refused(_refusal(answer))
 
-    async def edit_order(self, order_id: str, base_size: Decimal, limit_price: Decimal) -> None:
-        """Change an open good-until-cancelled order's size and price."""
-        body = {"order_id": order_id, "size": format(base_size, "f"), "price": format(limit_price, "f")}
-        answer = await self._call("edit_order", "POST", "/orders/edit", body=body)
-        if _shaped(lambda: answer["success"]) is not True:
-            raise Refused(_refusal(answer))
-
     async def cancel_orders(self, order_ids: Sequence[str]) -> dict[str, bool]:
         """Ask for the end of orders: whether each request was taken. An order that has ended is answered False."""
         taken: dict[str, bool] = {}
@@ -328,12 +321,10 @@ def _error_code(response: httpx.Response) -> str:
 
 
 def _refusal(answer: Json) -> str:
-    error = answer.get("error_response") or answer.get("errors") or {}
-    if isinstance(error, list):
-        error = error[0] if error else {}
+    error = answer.get("error_response")
     if not isinstance(error, dict):
         error = {}
-    names = ("new_order_failure_reason", "error", "edit_failure_reason", "preview_failure_reason", "error_details")
+    names = ("new_order_failure_reason", "error", "preview_failure_reason", "error_details")
     codes = [str(error.get(name, "")) for name in names] + [str(answer.get("failure_reason", ""))]
     return next((code[:80] for code in codes if code and not code.startswith("UNKNOWN_")), "UNKNOWN_FAILURE_REASON")
 

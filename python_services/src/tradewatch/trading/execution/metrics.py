@@ -14,7 +14,6 @@ ENDPOINTS = (
     "accounts",
     "best_bid_ask",
     "create_order",
-    "edit_order",
     "cancel_orders",
     "get_order",
     "list_orders",
@@ -38,7 +37,9 @@ REFUSALS = (
     Reason.EXCHANGE_REFUSED,
     Reason.EXCHANGE_FAILED,
 )
-STATUSES = ("2xx", "429", "4xx", "5xx", "other", "timeout", "error")
+# As above; of the other statuses no alert counts single ones, and a histogram has many series.
+RATE_LIMITED = "429"
+STATUSES = ("2xx", RATE_LIMITED, "4xx", "5xx", "other", "timeout", "error")
 
 API_DURATION = Metric(
     "exchange_api_request_duration_seconds",
@@ -141,6 +142,8 @@ class ExecutionMetrics:
         self.drift = DRIFT.gauge(registry)
         self.foreign = FOREIGN.gauge(registry)
         self.active = ACTIVE.gauge(registry)
+        for endpoint in ENDPOINTS:
+            self._api.labels(exchange=EXCHANGE, endpoint=endpoint, status=RATE_LIMITED)
         for reason in REFUSALS:
             self.executions.labels(status=OrderStatus.REJECTED.value, reason=reason.value)
         for product in products:

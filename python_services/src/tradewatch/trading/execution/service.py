@@ -17,7 +17,7 @@ from tradewatch.common.http import Check, CheckResult, HttpServer
 from tradewatch.common.logging import get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import ProductIds, http_url, split_url
+from tradewatch.common.settings import ProductIds, duration, http_url, split_url
 from tradewatch.store import database
 from tradewatch.trading.contracts import OrderAnswer, OrderRequest, OrderStatus
 from tradewatch.trading.execution.coinbase import Coinbase, ExchangeError, Limits
@@ -61,43 +61,18 @@ class TradeExecutorSettings(ExchangeKeySettings, database.DatabaseSettings):
     order_type: Literal["limit_ioc", "limit_gtc"] = Field(
         default="limit_ioc", description="limit_ioc fills at once or not at all, limit_gtc may rest in the book"
     )
-    order_rest_seconds: float = Field(
-        default=30.0,
-        gt=0,
-        le=86_400,
-        allow_inf_nan=False,
-        description="after which what is left of an order is cancelled",
+    order_rest_seconds: float = duration(30.0, 86_400, "after which what is left of an order is cancelled")
+    order_send_seconds: float = duration(5.0, 60, "for how long sending is tried, throttled or refused a connection")
+    order_lookup_seconds: float = duration(
+        60.0,
+        3600,
+        "after which an order that was sent and is not found is known never to have arrived",
+        above=TOKEN_SECONDS,
     )
-    order_send_seconds: float = Field(
-        default=5.0,
-        gt=0,
-        le=60,
-        allow_inf_nan=False,
-        description="for how long sending is tried, throttled or refused a connection",
-    )
-    order_lookup_seconds: float = Field(
-        default=60.0,
-        gt=TOKEN_SECONDS,
-        le=3600,
-        allow_inf_nan=False,
-        description="after which an order that was sent and is not found is known never to have arrived",
-    )
-    exchange_timeout_seconds: float = Field(
-        default=5.0, gt=0, le=TOKEN_SECONDS, allow_inf_nan=False, description="bound of one request to the exchange"
-    )
-    reconcile_seconds: float = Field(
-        default=30.0, gt=0, le=3600, allow_inf_nan=False, description="between two comparisons with the exchange"
-    )
-    reconcile_max_age_seconds: float = Field(
-        default=120.0,
-        gt=0,
-        le=7200,
-        allow_inf_nan=False,
-        description="age of the last success above which no order is taken",
-    )
-    equity_seconds: float = Field(
-        default=60.0, gt=0, le=86_400, allow_inf_nan=False, description="between two valuations of the portfolio"
-    )
+    exchange_timeout_seconds: float = duration(5.0, TOKEN_SECONDS, "bound of one request to the exchange")
+    reconcile_seconds: float = duration(30.0, 3600, "between two comparisons with the exchange")
+    reconcile_max_age_seconds: float = duration(120.0, 7200, "age of the last success above which no order is taken")
+    equity_seconds: float = duration(60.0, 86_400, "between two valuations of the portfolio")
 
     def problems(self) -> Iterator[str]:
         """Also an exchange that does not fit the mode, and unusable keys."""

@@ -9,7 +9,7 @@ from tradewatch.common.api import json_route
 from tradewatch.common.http import HttpServer
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import ValkeySettings, split_url
+from tradewatch.common.settings import ValkeySettings, duration, split_url
 from tradewatch.store import database
 from tradewatch.store.database import OUTAGE_ERRORS, DatabaseSettings
 from tradewatch.trading.contracts import ValidationRequest
@@ -50,16 +50,8 @@ class LlmValidatorSettings(ValkeySettings, DatabaseSettings):
     llm_tokens_per_hour: int = Field(
         default=200_000, ge=1, le=10**9, description="tokens of an hour; when they are used up every signal is denied"
     )
-    validation_seconds: float = Field(
-        default=8.0, allow_inf_nan=False, gt=0, le=60, description="bound of a validation; then it is a denial"
-    )
-    sentiment_max_age_seconds: float = Field(
-        default=180.0,
-        allow_inf_nan=False,
-        gt=0,
-        le=86_400,
-        description="age of the sentiment above which it is a denial",
-    )
+    validation_seconds: float = duration(8.0, 60, "bound of a validation; then it is a denial")
+    sentiment_max_age_seconds: float = duration(180.0, 86_400, "age of the sentiment above which it is a denial")
     min_confidence: float = Field(
         default=0.5, allow_inf_nan=False, ge=0, le=1, description="confidence of the model below which it is a denial"
     )

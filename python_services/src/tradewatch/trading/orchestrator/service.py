@@ -17,7 +17,7 @@ from tradewatch.common.http import HttpServer
 from tradewatch.common.logging import Throttle, get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import ValkeySettings, http_url
+from tradewatch.common.settings import ValkeySettings, duration, http_url
 from tradewatch.common.streams import SIGNALS_STREAM, Signal
 from tradewatch.store import database
 from tradewatch.store.database import OUTAGE_ERRORS, DatabaseSettings
@@ -38,24 +38,19 @@ _log = get_logger("orchestrator")
 HttpUrl = Annotated[str, BeforeValidator(http_url), AfterValidator(lambda url: url.rstrip("/"))]
 
 
-def _seconds(default: float, most: float, description: str) -> float:
-    value: float = Field(default=default, gt=0, le=most, allow_inf_nan=False, description=description)
-    return value
-
-
 class TradeOrchestratorSettings(ValkeySettings, DatabaseSettings):
     """Settings of trade-orchestrator; durations in seconds."""
 
     risk_manager_url: HttpUrl = Field(default="http://risk-manager:8080", description="risk-manager")
     llm_validator_url: HttpUrl = Field(default="http://llm-validator:8080", description="llm-validator")
     trade_executor_url: HttpUrl = Field(default="http://trade-executor:8080", description="trade-executor")
-    risk_timeout_seconds: float = _seconds(5.0, 60, "time limit of a call to risk-manager")
-    llm_timeout_seconds: float = _seconds(30.0, 300, "time limit of a call to llm-validator; longer than its own")
-    order_timeout_seconds: float = _seconds(15.0, 60, "time limit of a call to trade-executor")
-    decision_seconds: float = _seconds(
+    risk_timeout_seconds: float = duration(5.0, 60, "time limit of a call to risk-manager")
+    llm_timeout_seconds: float = duration(30.0, 300, "time limit of a call to llm-validator; longer than its own")
+    order_timeout_seconds: float = duration(15.0, 60, "time limit of a call to trade-executor")
+    decision_seconds: float = duration(
         120.0, 3600, "age of a decision after which no order may come into being, if its signal lives so long"
     )
-    settle_seconds: float = _seconds(
+    settle_seconds: float = duration(
         5.0, 60, "how long after that an order that trade-executor does not know may still turn up"
     )
     max_concurrent_decisions: int = Field(
@@ -64,8 +59,8 @@ class TradeOrchestratorSettings(ValkeySettings, DatabaseSettings):
     max_open_decisions: int = Field(
         default=1000, ge=1, le=100_000, description="decisions in hand above which signals wait on the bus"
     )
-    resume_seconds: float = _seconds(10.0, 60, "a decision that nobody has moved for so long is taken up again")
-    claim_idle_seconds: float = _seconds(
+    resume_seconds: float = duration(10.0, 60, "a decision that nobody has moved for so long is taken up again")
+    claim_idle_seconds: float = duration(
         60.0, 3600, "silence of another replica after which the signals it was given are taken over"
     )
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from tradewatch.common.settings import ProductIds, ValkeySettings, http_url
+from tradewatch.common.settings import ProductIds, ValkeySettings, duration, http_url
 from tradewatch.store.database import DatabaseSettings
 from tradewatch.trading.mode import TradingModeSettings
 from tradewatch.trading.risk.limits import Limits
@@ -17,7 +17,6 @@ MIN_TOKEN_CHARACTERS = 16
 
 Money = Annotated[Decimal, Field(gt=0, le=Decimal("1e12"), allow_inf_nan=False)]
 Ratio = Annotated[Decimal, Field(gt=0, le=1, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
 class RiskManagerSettings(TradingModeSettings, ValkeySettings, DatabaseSettings):
@@ -38,20 +37,18 @@ class RiskManagerSettings(TradingModeSettings, ValkeySettings, DatabaseSettings)
         default=Decimal("0.001"), description="how far beyond the best quote the limit price is"
     )
     max_spread_ratio: Ratio = Field(default=Decimal("0.005"), description="widest spread, as a share of the mid price")
-    max_quote_age_seconds: Seconds = Field(default=5.0, description="age of the newest quote above which it is stale")
-    max_equity_age_seconds: Seconds = Field(
-        default=120.0, description="age of the newest valuation above which it is stale"
-    )
+    max_quote_age_seconds: float = duration(5.0, 86_400, "age of the newest quote above which it is stale")
+    max_equity_age_seconds: float = duration(120.0, 86_400, "age of the newest valuation above which it is stale")
     max_drawdown_ratio: Ratio = Field(
         default=Decimal("0.1"), description="fall of the equity from its peak that halts trading"
     )
     max_orders_per_minute: int = Field(default=10, ge=1, le=10_000, description="orders in any minute")
     max_open_orders: int = Field(default=5, ge=1, le=10_000, description="orders open at once")
-    loss_cooldown_seconds: Annotated[float, Field(ge=0, le=604_800, allow_inf_nan=False)] = Field(
-        default=300.0, description="how long a product is not bought after it lost money"
+    loss_cooldown_seconds: float = duration(
+        300.0, 604_800, "how long a product is not bought after it lost money", least=0
     )
-    refresh_seconds: Annotated[float, Field(ge=0.1, le=15, allow_inf_nan=False)] = Field(
-        default=2.0, description="between two looks at the portfolio for gauges and automatic stops"
+    refresh_seconds: float = duration(
+        2.0, 15, "between two looks at the portfolio for gauges and automatic stops", least=0.1
     )
     kill_switch_token: SecretStr = Field(description="file that holds the token which the kill switch asks for")
     executor_url: Annotated[str, BeforeValidator(http_url)] = Field(

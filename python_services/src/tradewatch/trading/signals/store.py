@@ -69,24 +69,40 @@ class SignalStore:
         )
 
     async def add_model(
-        self, trained_model: Model, trained: datetime, metrics: dict[str, float | int | str], active: bool
+        self,
+        trained_model: Model,
+        trained: datetime,
+        metrics: dict[str, float | int | str],
+        *,
+        accepted: bool,
+        kept: int,
     ) -> StoredModel:
-        """Keep a model with the figures of its test; an `active` one takes the place of the one before."""
+        """Keep a model with the figures of its test; an accepted one takes the place of the active one before.
+
+        Of the accepted and of the refused models the newest `kept` each stay, and the active one.
+        """
         artifact = trained_model.encode()
         version = model.version_of(artifact)
         async with self._pool.acquire() as connection, connection.transaction():
-            if active:
+            if accepted:
                 await connection.execute("UPDATE models SET active = false WHERE active AND version <> $1", version)
             await connection.execute(
-                "INSERT INTO models (version, trained, artifact, artifact_sha256, metrics, active)"
-                " VALUES ($1, $2, $3, $4, $5, $6)"
-                " ON CONFLICT (version) DO UPDATE SET active = models.active OR excluded.active",
+                "INSERT INTO models (version, trained, artifact, artifact_sha256, metrics, active, accepted)"
+                " VALUES ($1, $2, $3, $4, $5, $6, $6)"
+                " ON CONFLICT (version) DO UPDATE SET active = models.active OR excluded.active,"
+                " accepted = models.accepted OR excluded.accepted",
                 version,
                 trained,
                 artifact,
                 model.digest(artifact),
                 metrics,
-                active,
+                accepted,
+            )
+            await connection.execute(
+                "DELETE FROM models USING (SELECT version, row_number() OVER"
+                " (PARTITION BY accepted ORDER BY trained DESC) AS place FROM models) AS ranked"
+                " WHERE ranked.version = models.version AND place > $1 AND NOT active",
+                kept,
             )
         return StoredModel(version, trained, trained_model)
 

@@ -50,7 +50,11 @@ class Trainer:
             stored = None
             if outcome.model is not None:
                 stored = await self._store.add_model(
-                    outcome.model, datetime.now(UTC), outcome.metrics, active=outcome.accepted
+                    outcome.model,
+                    datetime.now(UTC),
+                    outcome.metrics,
+                    accepted=outcome.accepted,
+                    kept=self._settings.models_kept,
                 )
         except STORE_ERRORS as error:
             self._metrics.trainings[metrics.Training.STORE_UNAVAILABLE].inc()

@@ -3,13 +3,21 @@
    In a report everything is in the file (`#report`), and nothing is asked for. */
 
 const REFRESH_SECONDS = 30;
+/* How far outside the window a panel is drawn already. */
+const AHEAD_PIXELS = 400;
 const RANGES = [["now-5m", "5 minutes"], ["now-15m", "15 minutes"], ["now-30m", "30 minutes"], ["now-1h", "1 hour"], ["now-3h", "3 hours"], ["now-6h", "6 hours"], ["now-12h", "12 hours"], ["now-24h", "24 hours"], ["now-2d", "2 days"], ["now-7d", "7 days"], ["now-30d", "30 days"]];
 const ALL = "$__all";
 
 const embedded = document.getElementById("report");
 const report = embedded ? JSON.parse(embedded.textContent) : null;
 const app = document.getElementById("app");
+/* What came with the page, each taken once. */
+const start = JSON.parse(app.dataset.start || "{}");
 const state = { index: null, uid: null, dashboard: null, from: "now-1h", to: "now", chosen: {}, marks: [], variables: [], panels: new Map(), round: 0, view: null };
+
+/* Plotly comes after this file, and takes long: this ends when it is there. */
+const PLOTTED = ["timeseries", "graph", "heatmap"];
+const plotly = new Promise((resolve) => document.addEventListener("DOMContentLoaded", resolve));
 
 /* ---- where data comes from ---- */
 
@@ -30,6 +38,12 @@ async function ask(path) {
   return body;
 }
 
+function taken(name) {
+  const found = start[name];
+  delete start[name];
+  return found;
+}
+
 const source = report
   ? {
       index: async () => ({ dashboards: report.dashboards.map(({ view }) => ({ uid: view.uid, title: view.title })), problems: report.problems }),
@@ -38,8 +52,11 @@ const source = report
       panel: async (uid, id) => report.dashboards.find(({ view }) => view.uid === uid).panels[id],
     }
   : {
-      index: () => ask("/api/dashboards"),
-      dashboard: (uid) => ask(`/api/dashboards/${uid}`),
+      index: async () => taken("index") || ask("/api/dashboards"),
+      dashboard: async (uid) => {
+        const first = taken("dashboard");
+        return first && first.uid === uid ? first : ask(`/api/dashboards/${uid}`);
+      },
       frame: (uid) => ask(`/api/dashboards/${uid}/frame?${query()}`),
       panel: (uid, id) => ask(`/api/dashboards/${uid}/panels/${id}?${query()}`),
     };
@@ -229,7 +246,13 @@ const seen = new IntersectionObserver((entries) => {
     panel.visible = entry.isIntersecting;
     if (panel.visible && panel.round !== state.round) load(panel);
   }
-}, { rootMargin: "400px" });
+}, { rootMargin: `${AHEAD_PIXELS}px` });
+
+/* The same at once: what observes tells it only when Plotly has run. */
+function inView(element) {
+  const { top, bottom } = element.getBoundingClientRect();
+  return bottom > top && bottom > -AHEAD_PIXELS && top < innerHeight + AHEAD_PIXELS;
+}
 
 const sizes = new ResizeObserver((entries) => {
   for (const { target } of entries) if (target.repaint) target.repaint();
@@ -309,6 +332,7 @@ async function load(entry) {
   } catch (error) {
     data = { errors: [error instanceof Failure ? error.message : "The data cannot be read."], notices: [], failed: true };
   }
+  if (PLOTTED.includes(entry.panel.type)) await plotly;
   if (round !== state.round || uid !== state.uid) return;
   entry.element.classList.remove("loading");
   show(entry, data);
@@ -408,6 +432,7 @@ async function open() {
   drawTabs();
   drawControls();
   layout();
+  for (const entry of state.panels.values()) entry.visible = inView(entry.element);
   await refreshNow();
 }
 

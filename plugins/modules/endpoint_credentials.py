@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""A server certificate from an own certificate authority, kept in a folder of the control host."""
+"""What an HTTPS endpoint shows and what it asks for, kept in a folder of the control host: certificate and password."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 DOCUMENTATION = r"""
-module: tls_certificate
-short_description: A server certificate from an own certificate authority
+module: endpoint_credentials
+short_description: An endpoint's certificate, from an own certificate authority, and its password
 description:
-  - Keeps C(ca.key), C(ca.crt), C(NAME.key) and C(NAME.crt) in a folder; keys are 0600.
+  - Keeps C(ca.key), C(ca.crt), C(NAME.key), C(NAME.crt) and, where there is a password, its file; all but the
+    certificates are 0600.
   - Issues again what is missing, does not fit its key, its authority or the names, or ends within
     O(renew_before_days).
-  - One module for both, as the chain of community.crypto's modules fails in check mode while a key does not exist yet.
+  - One module for all, as the chain of community.crypto's modules fails in check mode while a key does not exist yet.
 options:
   directory:
     description: The folder; it must exist.
@@ -34,6 +35,11 @@ options:
     description: The certificate's file name and common name.
     type: str
     required: true
+  state:
+    description: C(absent) removes the files; the authority's stay.
+    type: str
+    choices: [present, absent]
+    default: present
   authority:
     description: The authority's common name.
     type: str
@@ -51,21 +57,28 @@ options:
     description: Days left at which a certificate is issued again.
     type: int
     default: 30
+  password:
+    description: What the endpoint asks for, where it does.
+    type: str
+  password_file:
+    description: The name of its file, C(NAME.password) where it is not given.
+    type: str
 author: Tradewatch
 """
 
 EXAMPLES = r"""
-- name: Issue the certificate
-  tls_certificate:
+- name: Keep the certificate and the password
+  endpoint_credentials:
     directory: "{{ state_dir }}"
     name: prometheus
     authority: Tradewatch lab
     subject_alt_names: [prometheus.crypto-monitoring.svc, 192.0.2.10]
+    password: "{{ vault_prometheus_password }}"
 """
 
 RETURN = r"""
-issued:
-  description: Files' names (without suffix) that were issued again.
+written:
+  description: What was issued again (names of the pairs, without suffix), written, closed or removed (names of files).
   type: list
   returned: always
 """
@@ -171,6 +184,16 @@ def save(directory: Path, name: str, pair: Pair) -> None:
 
 
 def ensure(parameters: dict[str, Any], dry_run: bool, now: datetime.datetime) -> list[str]:
+    """Bring the files to their state; returns what differed."""
+    if parameters["state"] == "absent":
+        return remove(parameters, dry_run)
+    written = ensure_certificate(parameters, dry_run, now)
+    if parameters["password"] is not None:
+        written += ensure_password(parameters, dry_run)
+    return written
+
+
+def ensure_certificate(parameters: dict[str, Any], dry_run: bool, now: datetime.datetime) -> list[str]:
     """Issue what is to be issued; returns the names."""
     directory = Path(parameters["directory"])
     names = alternative_names(parameters["subject_alt_names"])
@@ -197,24 +220,56 @@ def ensure(parameters: dict[str, Any], dry_run: bool, now: datetime.datetime) ->
     return issued
 
 
+def ensure_password(parameters: dict[str, Any], dry_run: bool) -> list[str]:
+    """Write the password's file where it is another one or others may read it; returns its name then."""
+    path, content = password_path(parameters), parameters["password"].encode()
+    if path.is_file() and path.read_bytes() == content and path.stat().st_mode & 0o777 == 0o600:
+        return []
+    if not dry_run:
+        write(path, content, 0o600)
+    return [path.name]
+
+
+def remove(parameters: dict[str, Any], dry_run: bool) -> list[str]:
+    """Remove all but the authority; returns the names of the files that were there."""
+    directory, name = Path(parameters["directory"]), parameters["name"]
+    found = [
+        path
+        for path in (directory / f"{name}.crt", directory / f"{name}.key", password_path(parameters))
+        if path.exists()
+    ]
+    if not dry_run:
+        for path in found:
+            path.unlink()
+    return [path.name for path in found]
+
+
+def password_path(parameters: dict[str, Any]) -> Path:
+    """Where the password is kept."""
+    return Path(parameters["directory"]) / (parameters["password_file"] or f"{parameters['name']}.password")
+
+
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
         argument_spec={
             "directory": {"type": "path", "required": True},
             "name": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "authority": {"type": "str", "required": True},
             "subject_alt_names": {"type": "list", "elements": "str", "required": True},
             "valid_days": {"type": "int", "default": 365},
             "renew_before_days": {"type": "int", "default": 30},
+            "password": {"type": "str", "no_log": True},
+            "password_file": {"type": "str", "no_log": False},
         },
         supports_check_mode=True,
     )
     try:
-        issued = ensure(module.params, module.check_mode, datetime.datetime.now(datetime.UTC))
+        written = ensure(module.params, module.check_mode, datetime.datetime.now(datetime.UTC))
     except OSError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=bool(issued), issued=issued)
+    module.exit_json(changed=bool(written), written=written)
 
 
 if __name__ == "__main__":

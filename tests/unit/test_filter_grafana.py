@@ -1,0 +1,97 @@
+"""Further data sources of Grafana: provisioning without secrets, the secrets, the ways out, wrong entries named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from plugins.filter.grafana import (
+    tradewatch_data_source_egress,
+    tradewatch_data_source_problems,
+    tradewatch_data_source_secrets,
+    tradewatch_data_sources,
+)
+
+SITE: dict[str, Any] = {
+    "name": "Other site",
+    "uid": "other-site",
+    "type": "prometheus",
+    "url": "https://prometheus.example:9090",
+    "connects_to": [{"cidr": "198.51.100.7/32", "port": 9090}],
+    "basicAuth": True,
+    "jsonData": {"customQueryParameters": "a=$b", "list": ["$c", 1]},
+    "secrets": {"basicAuthPassword": "secret-$1"},
+}
+
+
+def test_provisioning_has_files_for_secrets_and_literal_dollars() -> None:
+    (found,) = tradewatch_data_sources([SITE], "/secrets")
+    assert found == {
+        "name": "Other site",
+        "uid": "other-site",
+        "type": "prometheus",
+        "url": "https://prometheus.example:9090",
+        "access": "proxy",
+        "editable": False,
+        "basicAuth": True,
+        "jsonData": {"customQueryParameters": "a=$$b", "list": ["$$c", 1]},
+        "secureJsonData": {"basicAuthPassword": "$__file{/secrets/data-source-other-site-basicAuthPassword}"},
+    }
+
+
+def test_secrets_are_the_files_letter_by_letter() -> None:
+    assert tradewatch_data_source_secrets([SITE]) == {"data-source-other-site-basicAuthPassword": "secret-$1"}
+
+
+def test_egress_is_to_its_networks_alone() -> None:
+    assert tradewatch_data_source_egress([SITE, {**SITE, "name": "b", "uid": "b", "connects_to": []}]) == [
+        {"to": [{"ipBlock": {"cidr": "198.51.100.7/32"}}], "ports": [{"port": 9090, "protocol": "TCP"}]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ("x", "is not a list"),
+        (["x"], "entry 1 is not a mapping"),
+        ([SITE, {**SITE, "uid": "b"}], "the name other site is there 2 times"),
+        ([SITE, {**SITE, "name": "b"}], "the uid other-site is there 2 times"),
+        ([{**SITE, "uid": "loki"}], "the uid loki is that of a data source that is always there"),
+        ([{**SITE, "name": "Prometheus"}], "the name prometheus is that of a data source that is always there"),
+        ([{key: value for key, value in SITE.items() if key != "url"}], "Other site: lacks url"),
+        ([{key: value for key, value in SITE.items() if key != "connects_to"}], "Other site: lacks connects_to"),
+        ([{**SITE, "url": 1}], "Other site: url is not a text"),
+        ([{**SITE, "uid": "a b"}], "Other site: uid 'a b' is not 1 to 40 letters, digits, '-' and '_'"),
+        ([{**SITE, "jsonDatas": {}}], "Other site: unknown key jsonDatas, did you mean jsonData?"),
+        ([{**SITE, "isDefault": True}], "Other site: unknown key isDefault"),
+        ([{**SITE, "secureJsonData": {}}], "Other site: what is secret goes below secrets, not secureJsonData"),
+        ([{**SITE, "url": "https://u:secret-2@x"}], "Other site: its url holds a password: write it below secrets"),
+        ([{**SITE, "url": "https://[x"}], "Other site: url is not an address"),
+        ([{**SITE, "jsonData": []}], "Other site: jsonData is not a mapping"),
+        ([{**SITE, "secrets": ["secret-2"]}], "Other site: secrets is not a mapping"),
+        ([{**SITE, "secrets": {"a": ""}}], "Other site: the secret a is empty, or not a text"),
+        ([{**SITE, "secrets": {"a": None}}], "Other site: the secret a is empty, or not a text"),
+        ([{**SITE, "secrets": {"a": "change-me"}}], "Other site: the secret a still has the example's value"),
+        (
+            [{**SITE, "secrets": {"../a": "secret-2"}}],
+            "Other site: the secret '../a' is not named by letters and digits",
+        ),
+        ([{**SITE, "connects_to": {}}], "Other site: connects_to is not a list"),
+        ([{**SITE, "connects_to": [{"service": "x"}]}], "connects_to has entries of cidr and port, nothing else"),
+        ([{**SITE, "connects_to": [{"cidr": "10.0.0.1/8", "port": 1}]}], "'10.0.0.1/8' is not a network such as"),
+        ([{**SITE, "connects_to": [{"cidr": "10.0.0.0/8", "port": 0}]}], "Other site: 0 is not a port"),
+    ],
+)
+def test_wrong_entries_are_named_without_their_secrets(entries: Any, said: str) -> None:
+    (problem,) = tradewatch_data_source_problems(entries)
+    assert said in problem
+    assert "secret-2" not in problem
+    for apply in (tradewatch_data_source_secrets, tradewatch_data_source_egress):
+        with pytest.raises(ValueError) as raised:  # noqa: PT011
+            apply(entries)
+        assert said in str(raised.value)
+
+
+def test_everything_wrong_is_told_at_once() -> None:
+    assert len(tradewatch_data_source_problems([{"name": "x", "typo": 1}, 7])) == 6
