@@ -28,8 +28,7 @@ from playwright.sync_api import Error, FloatRect, Locator, Page, sync_playwright
 from lab import paths
 from tests.bench import between_markers, machine
 from tests.commands import REPOSITORY, run
-from tests.e2e.test_2_dashboards import NO_FAULTS, SIMULATORS, fault
-from tests.e2e.test_2_trading import in_pod
+from tests.e2e.faults import NO_FAULTS, SIMULATORS, fault, in_pod
 from tests.lab_under_test import LabUnderTest
 from tests.machines import wait
 
