@@ -15,8 +15,8 @@ import pytest
 
 from tests import extending
 from tests.commands import run
+from tests.e2e.faults import in_pod
 from tests.e2e.test_2_dashboards import loki
-from tests.e2e.test_2_trading import in_pod
 from tests.lab_under_test import LabUnderTest
 from tests.machines import wait
 
