@@ -28,7 +28,7 @@ from playwright.sync_api import Error, FloatRect, Locator, Page, sync_playwright
 from lab import paths
 from tests.bench import between_markers, machine
 from tests.commands import REPOSITORY, run
-from tests.e2e.faults import NO_FAULTS, SIMULATORS, fault, in_pod
+from tests.e2e.faults import fault, in_pod, no_faults
 from tests.lab_under_test import LabUnderTest
 from tests.machines import wait
 
@@ -382,7 +382,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 before = broken(lab, pictures)
             finally:
-                in_pod(lab, SIMULATOR, "python3", "-c", NO_FAULTS, namespace=SIMULATORS[SIMULATOR])
+                no_faults(lab, SIMULATOR)
         after = mended(lab)
         if not options.pictures:
             PAGE.write_text(between_markers(PAGE.read_text(), "walk", section(before, after)))
