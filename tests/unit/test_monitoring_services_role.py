@@ -14,6 +14,7 @@ import pytest
 import yaml
 from cryptography import x509
 from tradewatch.monitoring.anomaly_detector.service import AnomalyDetectorSettings
+from tradewatch.monitoring.dashboard_report.certificates import parse_endpoints
 from tradewatch.monitoring.dashboard_report.service import DashboardReportSettings
 
 from tests.commands import REPOSITORY, run
@@ -33,6 +34,7 @@ with open("%s/" + module.params["role"] + ".yml", "w") as stream:
 module.exit_json(changed=True)
 """
 
+DASHBOARD_REPORT = ("Deployment", "dashboard-report")
 Objects = dict[tuple[str, str], dict[str, Any]]
 
 
@@ -205,17 +207,35 @@ def test_the_page_is_published_for_admins_alone(objects: Objects) -> None:
     assert [one["port"] for one in page["ports"]] == [8443]
 
 
-def test_they_call_prometheus_and_loki_alone(objects: Objects) -> None:
+def test_they_call_what_they_show_or_look_at_alone(objects: Objects) -> None:
     def peers(name: str) -> list[tuple[str, int]]:
-        return [
-            (rule["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"], rule["ports"][0]["port"])
-            for rule in objects["NetworkPolicy", name]["spec"]["egress"]
-        ]
+        found = []
+        for rule in objects["NetworkPolicy", name]["spec"]["egress"]:
+            (peer,), (port,) = rule["to"], rule["ports"]
+            network = peer.get("ipBlock") or {}
+            labels = peer.get("podSelector", {}).get("matchLabels", {})
+            found.append((network.get("cidr") or labels["app.kubernetes.io/name"], port["port"]))
+        return found
 
-    assert peers("dashboard-report") == [("prometheus", 9090), ("loki", 3100)]
+    services = [("prometheus", 9090), ("loki", 3100), ("alertmanager", 9093), ("grafana", 3000)]
+    assert peers("dashboard-report") == [*services, ("198.51.100.4/32", 9100)]
     assert peers("anomaly-detector") == [("prometheus", 9090)]
-    loki = yaml.safe_load((REPOSITORY / "roles/loki/defaults/main.yml").read_text())
-    assert "dashboard-report" in loki["loki_clients"]
+    for role in ("loki", "alertmanager"):
+        defaults = yaml.safe_load((REPOSITORY / f"roles/{role}/defaults/main.yml").read_text())
+        assert "dashboard-report" in defaults[f"{role}_clients"]
+
+
+@pytest.mark.parametrize("grafana", [False, True])
+def test_every_https_endpoint_is_looked_at_where_it_is(tmp_path: Path, grafana: bool) -> None:
+    images = {name: {"image": f"{name}:test"} for name in ["tradewatch", *(["grafana"] if grafana else [])]}
+    play(tmp_path, artifacts_resolved=images)
+    applied = yaml.safe_load_all((tmp_path / "applied.yml").read_text())
+    (report,) = (one for one in applied if one and (one["kind"], one["metadata"]["name"]) == DASHBOARD_REPORT)
+    environment = {one["name"]: one["value"] for one in report["spec"]["template"]["spec"]["containers"][0]["env"]}
+    looked_at = parse_endpoints(environment["TRADEWATCH_CERTIFICATE_ENDPOINTS"])
+    expected = {"prometheus", "alertmanager", "loki", "dashboard-report", "node-exporter"}
+    assert set(looked_at) == expected | ({"grafana"} if grafana else set())
+    assert looked_at["node-exporter"] == ("198.51.100.4", 9100)
 
 
 def test_absent_takes_the_files_and_leaves_the_authority(tmp_path: Path) -> None:

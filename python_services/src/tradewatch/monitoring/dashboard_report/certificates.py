@@ -21,12 +21,10 @@ _log = get_logger("certificates")
 Address = tuple[str, int]
 
 
-def parse_endpoints(value: object) -> object:
+def parse_endpoints(text: str) -> dict[str, Address]:
     """Turn `name=host:port,name=host:port` into a mapping of names to hosts and ports. Raises ValueError."""
-    if not isinstance(value, str):
-        return value
     found: dict[str, Address] = {}
-    for part in filter(None, (part.strip() for part in value.split(","))):
+    for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, address = part.partition("=")
         match = _ADDRESS.fullmatch(address)
         if not _NAME.fullmatch(name) or match is None or not 0 < int(match["port"]) < 65536:

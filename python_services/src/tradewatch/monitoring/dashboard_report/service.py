@@ -40,6 +40,10 @@ def _user(value: object) -> object:
     return value
 
 
+def _endpoints(value: object) -> object:
+    return parse_endpoints(value) if isinstance(value, str) else value
+
+
 Url = Annotated[str | None, BeforeValidator(api_url)]
 
 
@@ -72,7 +76,7 @@ class DashboardReportSettings(CommonSettings):
     cache_seconds: float = Field(
         default=30.0, allow_inf_nan=False, ge=0, le=300, description="how long an answer serves other viewers too"
     )
-    certificate_endpoints: Annotated[dict[str, Address] | None, NoDecode, BeforeValidator(parse_endpoints)] = Field(
+    certificate_endpoints: Annotated[dict[str, Address] | None, NoDecode, BeforeValidator(_endpoints)] = Field(
         default=None,
         description="comma separated name=host:port of HTTPS endpoints whose certificates' end is exported",
     )
