@@ -50,6 +50,28 @@ async def _read_all(reader: StreamReader[int], count: int) -> list[tuple[str, in
     return found
 
 
+class _SlowMachine(StreamReader[int]):
+    """Takes no more than eight entries of a stream within the time limit."""
+
+    async def _fetch(self, *arguments: Any) -> Any:
+        if self._batch_entries > 8:
+            raise TimeoutError
+        return await super()._fetch(*arguments)
+
+
+async def test_a_machine_too_slow_for_a_whole_batch_gets_on_in_smaller_ones(valkey: ValkeyServer) -> None:
+    async with bus_client(valkey) as client:
+        for milliseconds in range(1, 41):
+            await client.xadd("dense", {"n": milliseconds}, id=f"{milliseconds}-0")
+            if milliseconds % 10 == 0:
+                await client.xadd("sparse", {"n": milliseconds}, id=f"{milliseconds}-1")
+        reader = _SlowMachine(
+            client, CollectorRegistry(), Liveness(), ("dense", "sparse"), _number, backoff=Backoff(0.001, 0.002)
+        )
+        found = await _read_all(reader, 44)
+    assert [number for _, number in found] == sorted([*range(1, 41), *range(10, 41, 10)])
+
+
 async def test_entries_of_all_streams_come_in_the_order_of_the_bus_however_uneven_the_streams(
     valkey: ValkeyServer,
 ) -> None:

@@ -122,6 +122,7 @@ class StreamReader(Generic[ItemT]):
         self._liveness = liveness
         self._decode = decode
         self._hold = hold
+        self._most_entries = batch_entries
         self._batch_entries = batch_entries
         self._backoff = backoff or Backoff(0.1, 5.0)
         self._throttle = Throttle()
@@ -161,6 +162,9 @@ class StreamReader(Generic[ItemT]):
             now_ms, firsts, read = await self._fetch(asked, verify, block_seconds)
         except (exceptions.ValkeyError, OSError, TimeoutError) as error:
             _end_if_cancelled()
+            if isinstance(error, TimeoutError | exceptions.TimeoutError):
+                # A machine too slow to take so much within the time limit would never get on.
+                self._batch_entries = max(1, self._batch_entries // 2)
             await self._failed(error)
             return Batch([], self._horizon_ms, False)
         _end_if_cancelled()
@@ -172,6 +176,8 @@ class StreamReader(Generic[ItemT]):
             self._look_for_hole(stream, first)
         for stream in asked:
             self._take(stream, read.get(stream.name, []))
+        if not any(stream.full for stream in self._streams.values()):
+            self._batch_entries = self._most_entries
         return await self._release(now_ms)
 
     async def _fetch(
