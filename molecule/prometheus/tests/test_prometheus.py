@@ -207,7 +207,8 @@ def test_rules_are_loaded_and_well(prometheus: Prometheus) -> None:
         ]
 
     eventually(lambda: not unwell(), "every rule was evaluated without an error", 120)
-    assert "Watchdog" in names(prometheus, 'ALERTS{alertstate="firing"}', "alertname")
+    firing = 'ALERTS{alertstate="firing"}'
+    eventually(lambda: "Watchdog" in names(prometheus, firing, "alertname"), "the Watchdog fires", 60)
 
 
 def test_alerts_reach_alertmanager(prometheus: Prometheus) -> None:
