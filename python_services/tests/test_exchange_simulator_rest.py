@@ -91,6 +91,8 @@ def _p384() -> str:
         (json.dumps([{"name": "a", "public_key": _p384()}]), "neither EC P-256 nor Ed25519"),
         (json.dumps(json.loads(key_file(KEY)) * 2), "entry 1 has the name of an earlier one"),
     ],
+    # The keys are made anew in each process.
+    ids=["no JSON", "no array", "no name", "no key", "another curve", "twice"],
 )
 def test_a_bad_key_file_is_one_line(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says) as refused:

@@ -56,24 +56,36 @@ def flows(cluster: Cluster) -> Iterator[str]:
     listeners = [(entry, int(entry["port"])) for entry in cluster.services + cluster.parameters["infrastructure"]]
     for entry in cluster.services:
         listeners += [(entry, int(port["port"])) for port in entry.get("ports") or []]
+    # What may be left out, such as Grafana, is in no table here; it is tried where it is there.
+    present = {(peer["namespace"], peer["name"]) for peer, _ in listeners} | {
+        (service["metadata"]["namespace"], service["metadata"]["name"])
+        for namespace in cluster.namespaces
+        for service in cluster.items(cluster.core.list_namespaced_service, namespace)
+    }
     attempts = []
     for entry in cluster.services:
         source = next((pod for pod in cluster.pods_of(entry) if ready(pod)), None)
         if source is None:
             yield f"{entry['name']} has no ready pod to connect from"
         else:
-            attempts.append(_attempts(cluster, entry, source, listeners))
+            attempts.append(_attempts(cluster, entry, source, listeners, present))
     # A refused connection is seen only by its time being over: the services wait side by side.
     with ThreadPoolExecutor(SOURCES_AT_ONCE) as pool:
         for attempt, reached in zip(attempts, pool.map(partial(_connect, cluster), attempts), strict=True):
             yield from _differences(attempt, reached)
 
 
-def _attempts(cluster: Cluster, entry: Object, source: Object, listeners: list[tuple[Object, int]]) -> Attempts:
+def _attempts(
+    cluster: Cluster,
+    entry: Object,
+    source: Object,
+    listeners: list[tuple[Object, int]],
+    present: set[tuple[str, str]],
+) -> Attempts:
     allowed = {
         (peer["namespace"], peer["service"], int(peer["port"]))
         for peer in entry.get("connects_to") or []
-        if "service" in peer
+        if "service" in peer and (peer["namespace"], peer["service"]) in present
     }
     targets = [
         ((peer["namespace"], peer["name"], port), pod["status"]["podIP"])
