@@ -303,10 +303,20 @@ def test_stream_over_its_rate_is_refused_alone(stack: Stack) -> None:
     loud = [[str(now + number), "z" * 200_000] for number in range(20)]
     body = {"streams": [{"stream": {"service": "flood"}, "values": loud}]}
     body["streams"].append({"stream": {"service": "beside"}, "values": [[str(now), "heard"]]})
-    stack.api("/loki/api/v1/push", body)
+
+    def taken() -> bool:
+        try:
+            stack.api("/loki/api/v1/push", body)
+        except urllib.error.HTTPError as error:
+            # A busy Loki is asked again, as Promtail does.
+            assert error.code >= 500, error
+            return False
+        return True
+
+    wait(taken, "the lines are taken", 60)
     assert stack.lines('{service="beside"}') == ["heard"]
     assert 0 < len(stack.lines('{service="flood"}')) < len(loud)
-    assert 0 < stack.loki_metric("loki_discarded_samples_total", "per_stream_rate_limit") < len(loud)
+    assert stack.loki_metric("loki_discarded_samples_total", "per_stream_rate_limit") > 0
 
 
 @pytest.mark.servers
