@@ -309,7 +309,8 @@ def test_stream_over_its_rate_is_refused_alone(stack: Stack) -> None:
             stack.api("/loki/api/v1/push", body)
         except urllib.error.HTTPError as error:
             # A busy Loki is asked again, as Promtail does.
-            assert error.code >= 500, error
+            if error.code < 500:
+                raise
             return False
         return True
 
