@@ -19,7 +19,8 @@ SECRETS = ("secret-1", "secret-2")
 
 
 def dashboard(name: str) -> str:
-    return json.dumps({"uid": name, "title": name, "panels": [], "expr": 'a{b="$c"}'}, indent=2)
+    variable = {"name": "runbooks_url", "query": "docs/runbooks"}
+    return json.dumps({"uid": name, "title": name, "panels": [], "list": [variable], "expr": 'a{b="$c"}'}, indent=2)
 
 
 def given(folder: Path) -> dict[str, Any]:
@@ -35,6 +36,7 @@ def given(folder: Path) -> dict[str, Any]:
         "vault_grafana_password": SECRETS[0],
         "vault_prometheus_password": SECRETS[1],
         "grafana_certificate_names": ["analytics-1"],
+        "grafana_runbooks_url": "https://192.0.2.14:30080/runbooks",
         "grafana_dashboards_dirs": [str(dashboards)],
     }
 
@@ -137,7 +139,9 @@ def test_data_sources_have_the_uids_that_dashboards_name(objects: list[dict[str,
     assert derived["url"] == '{namespace=~".+"} | trace_id="$${__value.raw}"'
 
 
-def test_each_dashboard_is_in_its_folder_letter_by_letter(objects: list[dict[str, Any]]) -> None:
+def test_each_dashboard_is_in_its_folder_but_for_the_runbooks_place_as_it_is(
+    objects: list[dict[str, Any]],
+) -> None:
     providers = yaml.safe_load(one(objects, "ConfigMap")["data"]["dashboards.yml"])["providers"]
     pod = one(objects, "StatefulSet")["spec"]["template"]["spec"]
     mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
@@ -148,7 +152,8 @@ def test_each_dashboard_is_in_its_folder_letter_by_letter(objects: list[dict[str
     for provider in providers:
         assert mounts[provider["options"]["path"]] == f"dashboards-{provider['folderUid']}"
     held = one(objects, "ConfigMap", "grafana-dashboards-trading")["data"]
-    assert held == {"crypto-trading-engine.json": dashboard("crypto-trading-engine")}
+    shown = dashboard("crypto-trading-engine").replace("docs/runbooks", "https://192.0.2.14:30080/runbooks")
+    assert held == {"crypto-trading-engine.json": shown}
 
 
 def test_only_admins_and_prometheus_come_in_and_only_the_data_sources_are_called(
