@@ -241,11 +241,15 @@ async def test_only_one_of_two_executors_sends_and_the_other_takes_over(database
             [held] = await database.fetch(LOCK_HOLDER)
             await database.fetch("SELECT pg_terminate_backend($1)", held["pid"])
 
+            async def noticed() -> bool:
+                return value(one.registry, "executor_active") == 0
+
             async def taken_over() -> bool:
                 holders = await database.fetch(LOCK_HOLDER)
                 other = bool(holders) and holders[0]["pid"] != held["pid"]
                 return other and await one.ready() != await two.ready()
 
+            await eventually(noticed)
             await eventually(taken_over)
             assert value(one.registry, "executor_active") + value(two.registry, "executor_active") == 1
             answers = await asyncio.gather(one.place(second, limit), two.place(second, limit))

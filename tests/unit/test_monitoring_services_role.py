@@ -229,7 +229,7 @@ def test_they_call_what_they_show_or_look_at_alone(objects: Objects) -> None:
 def test_every_https_endpoint_is_looked_at_where_it_is(tmp_path: Path, grafana: bool) -> None:
     images = {name: {"image": f"{name}:test"} for name in ["tradewatch", *(["grafana"] if grafana else [])]}
     play(tmp_path, artifacts_resolved=images)
-    applied = yaml.safe_load_all((tmp_path / "applied.yml").read_text())
+    applied = yaml.safe_load_all((tmp_path / "monitoring-services.yml").read_text())
     (report,) = (one for one in applied if one and (one["kind"], one["metadata"]["name"]) == DASHBOARD_REPORT)
     environment = {one["name"]: one["value"] for one in report["spec"]["template"]["spec"]["containers"][0]["env"]}
     looked_at = parse_endpoints(environment["TRADEWATCH_CERTIFICATE_ENDPOINTS"])
