@@ -115,12 +115,17 @@ def split_url(value: str) -> SplitResult:
     return parts
 
 
+def _split_http_url(value: str) -> SplitResult:
+    parts = split_url(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an http:// or https:// URL with a host")
+    return parts
+
+
 def http_url(value: object) -> object:
     """A validator of fields: an HTTP URL with a host and without credentials."""
     if isinstance(value, str):
-        parts = split_url(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http:// or https:// URL with a host")
+        parts = _split_http_url(value)
         if parts.username or parts.password:
             raise ValueError("must not hold credentials")
     return value
@@ -129,9 +134,7 @@ def http_url(value: object) -> object:
 def api_url(value: object) -> object:
     """A validator of fields: what stands before an API's paths, so neither credentials nor a query."""
     if isinstance(value, str):
-        parts = split_url(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http:// or https:// URL with a host")
+        parts = _split_http_url(value)
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("must hold neither credentials nor a query")
     return value
