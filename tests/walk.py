@@ -27,8 +27,9 @@ from playwright.sync_api import Error, FloatRect, Locator, Page, sync_playwright
 
 from lab import paths
 from tests.bench import between_markers, machine
-from tests.commands import REPOSITORY, run
-from tests.e2e.faults import fault, in_pod, no_faults
+from tests.commands import REPOSITORY
+from tests.e2e.alerts import MONITORING, READ
+from tests.e2e.faults import fault, in_pod, no_faults, tradewatch
 from tests.lab_under_test import LabUnderTest
 from tests.machines import wait
 
@@ -60,10 +61,6 @@ WHY = (
 )
 # Whom a critical alert of the trading team reaches in the lab, where a simulated chat takes all messages.
 RECEIVERS = {"pager", "trading"}
-TOLD = """
-import urllib.request
-print(urllib.request.urlopen("http://127.0.0.1:8080/messages", timeout=10).read().decode())
-"""
 # In the browser: width, height, and red, green, blue and opacity of every pixel in base64.
 PIXELS = """
 async (encoded) => {
@@ -289,17 +286,16 @@ class Watch:
 
 def told(lab: LabUnderTest, state: str, since: datetime) -> list[dict[str, Any]]:
     """The messages about the alert that people have got since then, oldest first."""
-    found = json.loads(in_pod(lab, "chat-simulator", "python3", "-c", TOLD, namespace="crypto-monitoring"))["messages"]
+    found = json.loads(in_pod(lab, "chat-simulator", "python3", "-c", READ, namespace=MONITORING))["messages"]
     title = f"[{state}] critical: {ALERT} "
     return [m for m in found if m["title"].startswith(title) and datetime.fromisoformat(m["received"]) >= since]
 
 
 def acknowledge(lab: LabUnderTest) -> None:
     """As the person whom the alert reached: somebody looks after it, so nobody else is woken."""
-    command = str(lab.directory / "bin/tradewatch")
-    alerts = json.loads(run(command, "alerts", "list", "--open", "--json", env=lab.env))
+    alerts = json.loads(tradewatch(lab, "alerts", "list", "--open", "--json"))
     fingerprint = next(each["fingerprint"] for each in alerts if each["alert"] == ALERT)
-    run(command, "alerts", "ack", fingerprint, "--by", "walk", env=lab.env)
+    tradewatch(lab, "alerts", "ack", fingerprint, "--by", "walk")
 
 
 def others(lab: LabUnderTest) -> str:
