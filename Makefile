@@ -31,20 +31,21 @@ image: machine $(READY)  ## Build the services' image and place it in the artifa
 dashboards: $(READY)  ## Make the dashboards' JSON in files/dashboards from the code
 	@$(WITHIN) $(BIN)/python -m tradewatch.monitoring.dashboards files/dashboards
 
-# From fast to slow; the contract runs on the lab of the end-to-end tests, before its last test resets the hosts.
 LINT := tests/lint
 UNIT := tests/unit tests/preflight python_services/tests
 # Minutes of kills and restarts: a part of `make test`, not of the quick checks.
 CHAOS := python_services/tests/chaos
-E2E := tests/e2e/test_1_main_job.py tests/e2e/test_2_trading.py tests/e2e/test_2_alerting.py tests/e2e/test_2_dashboards.py tests/e2e/test_2_convergence.py tests/e2e/test_3_scaling.py tests/e2e/test_3_side_by_side.py
+# In this order; the contract runs on the same lab, before the last test resets its hosts.
+E2E := $(sort $(wildcard tests/e2e/test_[123]_*.py)) tests/k3s_contract tests/e2e/test_4_reset.py
 # Not in pyproject.toml: the scenarios of Molecule run pytest without its cache, which does not know the option then.
 PYTEST := @$(WITHIN) $(BIN)/python -m pytest -o cache_dir=$(VENV)/tools/pytest
 
-# Files side by side, in this order; what needs a lab comes last, alone (tests/conftest.py).
+# In this order: what needs a lab is one test after the other on one core, the other files go to the rest
+# (tests/conftest.py). Those are through before the end-to-end tests, which hold times to their bars.
 EVERY_CORE := -n auto --no-loadscope-reorder
 
 test: machine $(READY)  ## Everything: lint, unit, contract, Molecule, end to end
-	$(PYTEST) -v --durations=30 $(EVERY_CORE) $(LINT) $(UNIT) $(E2E) tests/k3s_contract tests/e2e/test_4_reset.py tests/molecule
+	$(PYTEST) -v --durations=30 $(EVERY_CORE) tests/molecule $(E2E) $(LINT) $(UNIT)
 
 check: $(READY)  ## Lint and the unit tests that start no servers: two minutes, no hosts
 	$(PYTEST) -q $(EVERY_CORE) -m "not servers" $(LINT) $(UNIT) --ignore=$(CHAOS)

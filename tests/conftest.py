@@ -19,7 +19,7 @@ from tests.lab_under_test import LabUnderTest
 # A skip says why in the summary; more than these means that something no longer runs at all.
 SKIPS_ALLOWED = 3
 
-# What boots hosts, or needs those that are booted: one test after the other, on a machine that does nothing else.
+# What boots hosts, or needs those that are booted: one test after the other.
 LABS = ("tests/e2e/", "tests/k3s_contract/", "tests/molecule/")
 
 

@@ -108,12 +108,22 @@ def run_kubectl(lab: Path, *arguments: str, stdin: str = "") -> subprocess.Compl
     )
 
 
-def wait(condition: Callable[[], T], what: str, seconds: float = 120.0) -> T:
-    """Poll until ``condition`` gives something true, and return that; fail after ``seconds``."""
+def wait(
+    condition: Callable[[], T], what: str, seconds: float = 120.0, *, despite: tuple[type[Exception], ...] = ()
+) -> T:
+    """Poll until ``condition`` gives something true, and return that; fail after ``seconds``.
+
+    An error in ``despite`` is an answer too: not yet. A pod that has just been rolled is ready a moment before its
+    node's port leads to it (``OSError``).
+    """
     deadline = time.monotonic() + seconds
     while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}; last: {value!r}"
+        last: object
+        try:
+            last = value = condition()
+            if value:
+                return value
+        except despite as error:
+            last = error
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}; last: {last!r}"
         time.sleep(POLL_SECONDS)

@@ -15,6 +15,7 @@ STANDIN = DATA / "standin"
 KUBERNETES = STANDIN / "kubernetes"
 KUBERNETES_MANIFESTS = KUBERNETES / "manifests"
 STATE = STANDIN / "state.json"
+IMPORTED = STANDIN / "imported-images.json"
 
 TLS = SERVER / "tls"
 ETCD_DATA = SERVER / "db" / "etcd"

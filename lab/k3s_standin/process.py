@@ -168,8 +168,8 @@ async def run(
     return output
 
 
-async def pipe(source: Sequence[str], sink: Sequence[str]) -> None:
-    """Run ``source | sink``.
+async def pipe(source: Sequence[str], sink: Sequence[str]) -> str:
+    """Run ``source | sink`` and return the output of ``sink``.
 
     Raises:
         StandinError: either failed; the message holds the last line that it printed.
@@ -190,3 +190,4 @@ async def pipe(source: Sequence[str], sink: Sequence[str]) -> None:
         if process.returncode != 0:
             last = (text.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
             raise StandinError(f"{os.path.basename(argv[0])}: exit code {process.returncode}: {last}")
+    return output.decode(errors="replace")

@@ -32,8 +32,10 @@ LAB = {"TRADEWATCH_LAB_DIR": str(REPOSITORY / ".lab/tests/molecule")}
 
 
 @pytest.fixture(scope="module")
-def shared_hosts() -> Iterator[None]:
-    yield
+def stands() -> Iterator[list[str]]:
+    """The roles whose scenarios have left them on the shared hosts."""
+    run("python", "-m", "lab", "down", env=LAB)
+    yield []
     run("python", "-m", "lab", "down", env=LAB)
 
 
@@ -44,6 +46,12 @@ def test_every_scenario_is_in_the_order(repository: Path) -> None:
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("scenario", ORDER)
-@pytest.mark.usefixtures("shared_hosts")
-def test_scenario(scenario: str) -> None:
-    run("molecule", "test", "--scenario-name", scenario, env={"TRADEWATCH_MOLECULE_KEEP": "1"}, timeout=1200)
+def test_scenario(scenario: str, stands: list[str], tmp_path: Path) -> None:
+    env = {
+        "TRADEWATCH_MOLECULE_KEEP": "1",
+        "TRADEWATCH_MOLECULE_STANDS": ",".join(stands),
+        # What an earlier run noted as created and prepared may be gone by now.
+        "MOLECULE_EPHEMERAL_DIRECTORY": str(tmp_path),
+    }
+    run("molecule", "test", "--destroy=never", "--scenario-name", scenario, env=env, timeout=1200)
+    stands.append(scenario)

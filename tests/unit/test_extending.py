@@ -1,6 +1,6 @@
 """The examples of docs/extending.md, added to production's tables: what the roles make of each.
 
-What they do on a cluster, tests/e2e/test_3_scaling.py shows; of Grafana, which no registry carries, this is all.
+What they do on a cluster, tests/e2e/test_2_scaling.py shows; of Grafana, which no registry carries, this is all.
 """
 
 from __future__ import annotations

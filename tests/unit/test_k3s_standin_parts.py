@@ -28,7 +28,7 @@ from lab.k3s_standin import (
     snapshots,
     tokens,
 )
-from lab.k3s_standin.airgap import Importer
+from lab.k3s_standin.airgap import Import, Importer
 from lab.k3s_standin.errors import StandinError
 
 MONDAY = datetime.datetime(2026, 11, 23, 10, 7, 30, tzinfo=datetime.UTC)
@@ -162,10 +162,23 @@ def test_images_are_pending_until_done_and_again_when_changed(tmp_path: Path) ->
         (tmp_path / name).write_text("x")
     found = importer.pending()
     assert sorted(path.name for path in found) == ["a.tar", "b.tar.zst"]
-    importer._done.update(found)
+    importer._done.update({path: Import(signature) for path, signature in found.items()})
     assert importer.pending() == {}
     (tmp_path / "a.tar").write_text("longer")
     assert [path.name for path in importer.pending()] == ["a.tar"]
+
+
+def test_images_that_containerd_still_has_are_not_imported_again(tmp_path: Path) -> None:
+    record = tmp_path / "imported.json"
+    before = Importer(tmp_path, record)
+    for name in ("kept", "lost", "failed"):
+        (tmp_path / f"{name}.tar").write_text(name)
+    images = {"kept": ("one:1", "two:1"), "lost": ("one:1", "three:1"), "failed": ()}
+    before._done.update({path: Import(at, images[path.stem]) for path, at in before.pending().items()})
+    before._remember()
+    after = Importer(tmp_path, record)
+    after.recall("one:1\ntwo:1\n")
+    assert sorted(path.stem for path in after.pending()) == ["failed", "lost"]
 
 
 def test_endpoints_are_the_ready_ones() -> None:

@@ -133,4 +133,4 @@ def test_it_keeps_its_silences_over_a_restart(cluster: Cluster, alertmanager: Al
         with alertmanager.open(f"/api/v2/silence/{made}", alertmanager.password) as answer:
             return bool(json.load(answer)["status"]["state"] == "active")
 
-    eventually(kept, "the silence is there", 30)
+    eventually(kept, "the silence is there", 30, despite=(OSError,))

@@ -31,14 +31,7 @@ def test_line_is_found_again_and_survives_a_new_pod(loki: Loki, cluster: Cluster
     before = cluster.ready_pod(NAMESPACE, "loki")["metadata"]
     cluster.remove("pod", NAMESPACE, before["name"])
     eventually(lambda: cluster.ready_pod(NAMESPACE, "loki")["metadata"]["uid"] != before["uid"], "a new pod", 120)
-
-    def found() -> bool:
-        try:
-            return loki.lines('{job="molecule"}') == ["kept"]
-        except OSError:
-            return False
-
-    eventually(found, "the line is found after a restart", 60)
+    eventually(lambda: loki.lines('{job="molecule"}') == ["kept"], "it is found again", 60, despite=(OSError,))
 
 
 def test_retention_deletes_and_callers_do_not(loki: Loki) -> None:
