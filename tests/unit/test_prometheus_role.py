@@ -102,9 +102,8 @@ def test_alerts_lead_to_grafana_where_there_is_one(tmp_path: Path, artifacts: di
         "tasks": [{"ansible.builtin.copy": {"dest": str(tmp_path / "out"), "content": " ".join(links)}}],
     }
     (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
-    (tmp_path / "hosts.yml").write_text("analytics: {hosts: {four: {ansible_host: 192.0.2.4}}}")
-    given = json.dumps({"artifacts_resolved": artifacts})
-    run("ansible-playbook", "-i", str(tmp_path / "hosts.yml"), str(tmp_path / "play.yml"), "-e", given)
+    given = json.dumps({"artifacts_resolved": artifacts, "analytics_address": "192.0.2.4"})
+    run("ansible-playbook", "-i", "localhost,", str(tmp_path / "play.yml"), "-e", given)
     assert (tmp_path / "out").read_text() == f"https://192.0.2.4:{port} https://192.0.2.4:30080/runbooks"
 
 

@@ -11,6 +11,7 @@ from tradewatch.common.http import HttpServer
 from tradewatch.common.logging import get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
+from tradewatch.common.settings import duration
 from tradewatch.monitoring.alert_notifier import store
 from tradewatch.monitoring.alert_notifier.dispatcher import STORE_ERRORS, Dispatcher, Patience
 from tradewatch.monitoring.alert_notifier.metrics import NotifierMetrics
@@ -33,32 +34,16 @@ class AlertNotifierSettings(DatabaseSettings):
         min_length=16, description="file that holds the token of Alertmanager's calls"
     )
     alert_receivers: SecretStr = Field(description="file that holds receivers and routes, in JSON")
-    escalate_after_seconds: float = Field(
-        default=900,
-        allow_inf_nan=False,
-        ge=1,
-        le=86_400,
-        description="a critical alert may wait so long to be acknowledged",
+    escalate_after_seconds: float = duration(
+        900, 86_400, "a critical alert may wait so long to be acknowledged", least=1
     )
-    send_timeout_seconds: float = Field(
-        default=20, allow_inf_nan=False, gt=0, le=40, description="an attempt may take so long"
+    send_timeout_seconds: float = duration(20, 40, "an attempt may take so long")
+    loan_margin_seconds: float = duration(
+        10, 600, "nobody else takes a notification up for an attempt's bound and so long", least=1
     )
-    loan_margin_seconds: float = Field(
-        default=10,
-        allow_inf_nan=False,
-        ge=1,
-        le=600,
-        description="nobody else takes a notification up for an attempt's bound and so long",
-    )
-    retry_base_seconds: float = Field(
-        default=1, allow_inf_nan=False, gt=0, le=60, description="a receiver's rest after a first failure, at most"
-    )
-    retry_max_seconds: float = Field(
-        default=60, allow_inf_nan=False, gt=0, le=3600, description="its longest rest, at most"
-    )
-    give_up_seconds: float = Field(
-        default=86_400, allow_inf_nan=False, gt=0, le=7 * 86_400, description="a notification is tried for so long"
-    )
+    retry_base_seconds: float = duration(1, 60, "a receiver's rest after a first failure, at most")
+    retry_max_seconds: float = duration(60, 3600, "its longest rest, at most")
+    give_up_seconds: float = duration(86_400, 7 * 86_400, "a notification is tried for so long")
 
     @field_validator("alert_receivers")
     @classmethod

@@ -18,7 +18,7 @@ from tradewatch.common.http import Check, CheckResult, HttpServer
 from tradewatch.common.logging import Throttle, get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import CommonSettings, api_url
+from tradewatch.common.settings import CommonSettings, api_url, duration
 from tradewatch.monitoring.anomaly_detector import metrics
 from tradewatch.monitoring.anomaly_detector.detector import SCORED, Past, Report, Score, judge
 from tradewatch.monitoring.anomaly_detector.prometheus import (
@@ -76,7 +76,7 @@ class AnomalyDetectorSettings(CommonSettings):
         default=None, description="TOML file with the table of series, in place of the built-in one"
     )
     run_seconds: int = Field(default=60, ge=5, le=3600, description="between two runs, and the bound of one")
-    query_seconds: float = Field(default=10.0, allow_inf_nan=False, gt=0, le=60, description="bound of one query")
+    query_seconds: float = duration(10.0, 60, "bound of one query")
     step_seconds: int = Field(default=60, ge=5, le=600, description="between two points of the last hours")
     recent_seconds: int = Field(
         default=7200,

@@ -15,7 +15,7 @@ from tradewatch.common.http import Check, CheckResult, HttpServer
 from tradewatch.common.logging import get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import CommonSettings, api_url
+from tradewatch.common.settings import CommonSettings, api_url, duration
 from tradewatch.monitoring.dashboard_report.certificates import Address, CertificateWatch, parse_endpoints
 from tradewatch.monitoring.dashboard_report.metrics import DashboardReportMetrics
 from tradewatch.monitoring.dashboard_report.site import Site, TlsFiles
@@ -66,16 +66,10 @@ class DashboardReportSettings(CommonSettings):
     prometheus_password: SecretStr | None = Field(default=None, description="file that holds that user's password")
     loki_url: Url = Field(default=None, description="Loki; without it log panels say that there is none")
     ca_file: Path | None = Field(default=None, description="certificates to trust instead of the system's, PEM")
-    scrape_interval_seconds: float = Field(
-        default=15.0, allow_inf_nan=False, ge=1, le=3600, description="Prometheus's own; rates look back four of it"
-    )
-    query_timeout_seconds: float = Field(
-        default=10.0, allow_inf_nan=False, ge=0.1, le=60, description="bound of one query"
-    )
+    scrape_interval_seconds: float = duration(15.0, 3600, "Prometheus's own; rates look back four of it", least=1)
+    query_timeout_seconds: float = duration(10.0, 60, "bound of one query", least=0.1)
     query_concurrency: int = Field(default=6, ge=1, le=50, description="queries under way to one datasource")
-    cache_seconds: float = Field(
-        default=30.0, allow_inf_nan=False, ge=0, le=300, description="how long an answer serves other viewers too"
-    )
+    cache_seconds: float = duration(30.0, 300, "how long an answer serves other viewers too", least=0)
     certificate_endpoints: Annotated[dict[str, Address] | None, NoDecode, BeforeValidator(_endpoints)] = Field(
         default=None,
         description="comma separated name=host:port of HTTPS endpoints whose certificates' end is exported",

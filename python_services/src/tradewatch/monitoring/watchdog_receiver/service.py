@@ -18,7 +18,7 @@ from tradewatch.common.http import Check, CheckResult, HttpServer
 from tradewatch.common.logging import get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import CommonSettings
+from tradewatch.common.settings import CommonSettings, duration
 from tradewatch.monitoring.alert_notifier.messages import lasted
 from tradewatch.monitoring.alert_notifier.routing import parse_receivers
 from tradewatch.monitoring.alert_notifier.sender import NotDelivered, Sender
@@ -44,9 +44,7 @@ class WatchdogReceiverSettings(CommonSettings):
     watchdog_cluster: str = Field(
         default="tradewatch", min_length=1, max_length=100, description="what notifications call the cluster"
     )
-    silent_after_seconds: float = Field(
-        default=300, allow_inf_nan=False, ge=1, le=86_400, description="without a Watchdog for so long it is silent"
-    )
+    silent_after_seconds: float = duration(300, 86_400, "without a Watchdog for so long it is silent", least=1)
     state_file: Path | None = Field(default=None, description="where it is kept over restarts who was told what")
 
     @field_validator("watchdog_receivers")
