@@ -104,6 +104,13 @@ def test_alerts_go_to_their_team(programs: Path, configuration: Path, labels: di
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
+def test_the_dead_man_s_switch_is_told_at_every_interval(configuration: Path) -> None:
+    """Alertmanager leaves out what comes before the repeat is over, be it by an instant."""
+    routes = yaml.safe_load(configuration.read_text())["route"]["routes"]
+    [watchdog] = [route for route in routes if route["receiver"] == "watchdog"]
+    assert (watchdog["group_interval"], watchdog["repeat_interval"]) == ("1m", "1s")
+
+
 class Calls(BaseHTTPRequestHandler):
     """Keeps what Alertmanager posts."""
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import ssl
+import subprocess
+import sys
+import threading
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_cluster import Cluster, eventually
+from lab_cluster import Cluster, eventually, samples
 from testinfra.host import Host
 
 NAMESPACE = "crypto-monitoring"
+METRICS = "http://127.0.0.1:8095/metrics"
 READ = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/messages', timeout=5).read().decode())"
 
 
@@ -114,7 +121,73 @@ def test_published_port_is_for_the_admins_alone(hosts: dict[str, Host], alertman
     assert hosts[name].run(reach.format(alertmanager.address, 30093)).rc != 0
 
 
-def test_it_keeps_its_silences_over_a_restart(cluster: Cluster, alertmanager: Alertmanager, run: str) -> None:
+class Outside:
+    """watchdog-receiver on the machine of the tests, where it survives the cluster, and the channel that it tells."""
+
+    SILENT_AFTER_SECONDS = 6
+    COMMAND = (sys.executable, "-m", "tradewatch", "run", "watchdog-receiver")
+
+    def __init__(self, folder: Path, token: str) -> None:
+        self.titles: list[str] = []
+        titles = self.titles
+
+        class Channel(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                titles.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["title"])
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Nothing: pytest shows the titles."""
+
+        self.channel = ThreadingHTTPServer(("127.0.0.1", 0), Channel)
+        self.thread = threading.Thread(target=self.channel.serve_forever)
+        receivers = {"receivers": [{"name": "own", "url": f"json://127.0.0.1:{self.channel.server_port}/"}]}
+        (folder / "token").write_text(token)
+        (folder / "receivers").write_text(json.dumps(receivers))
+        self.log = folder / "log"
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            # The port of converge.yml.
+            "TRADEWATCH_HTTP_PORT": "8095",
+            "TRADEWATCH_ALERT_WEBHOOK_TOKEN_FILE": str(folder / "token"),
+            "TRADEWATCH_WATCHDOG_RECEIVERS_FILE": str(folder / "receivers"),
+            "TRADEWATCH_WATCHDOG_CLUSTER": "the scenario",
+            "TRADEWATCH_SILENT_AFTER_SECONDS": str(self.SILENT_AFTER_SECONDS),
+        }
+
+    def __enter__(self) -> Outside:
+        self.thread.start()
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(self.COMMAND, env=self.environment, stdout=log, stderr=log)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+        self.channel.shutdown()
+        self.thread.join()
+        self.channel.server_close()
+
+    def hears(self) -> bool:
+        """Whether the cluster's Watchdog has come since the start."""
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(METRICS, timeout=5) as answer:
+                return samples(answer.read().decode())["watchdog_last_seen_timestamp_seconds"] > 0
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def outside(lab_dir: Path, tmp_path: Path) -> Iterator[Outside]:
+    with Outside(tmp_path, json.loads((lab_dir / "secrets.json").read_text())["alert_webhook_token"]) as running:
+        yield running
+
+
+def test_its_silence_is_told_outside_and_it_keeps_its_silences(
+    cluster: Cluster, alertmanager: Alertmanager, outside: Outside, run: str
+) -> None:
     now = datetime.now(UTC)
     silence = {
         "matchers": [{"name": "run", "value": run, "isRegex": False, "isEqual": True}],
@@ -125,12 +198,23 @@ def test_it_keeps_its_silences_over_a_restart(cluster: Cluster, alertmanager: Al
     }
     with alertmanager.open("/api/v2/silences", alertmanager.password, silence) as answer:
         made = json.load(answer)["silenceID"]
-    before = cluster.ready_pod(NAMESPACE, "alertmanager")["metadata"]["uid"]
-    cluster.run("delete", "pod", "alertmanager-0", "--namespace", NAMESPACE)
-    eventually(lambda: cluster.ready_pod(NAMESPACE, "alertmanager")["metadata"]["uid"] != before, "a new pod", 120)
+    watchdog = {"alertname": "Watchdog", "severity": "none", "team": "devops"}
+    alertmanager.post(10, watchdog)
+    eventually(outside.hears, "the Watchdog comes", 60)
+    cluster.text("scale", "statefulset", "alertmanager", "--namespace", NAMESPACE, "--replicas=0")
+    try:
+        eventually(lambda: outside.titles, "the silence is told", 60)
+    finally:
+        cluster.text("scale", "statefulset", "alertmanager", "--namespace", NAMESPACE, "--replicas=1")
+    assert outside.titles == ["[FIRING] critical: the scenario is silent"]
+    eventually(lambda: cluster.ready_pod(NAMESPACE, "alertmanager"), "a new pod", 120)
 
     def kept() -> bool:
         with alertmanager.open(f"/api/v2/silence/{made}", alertmanager.password) as answer:
             return bool(json.load(answer)["status"]["state"] == "active")
 
     eventually(kept, "the silence is there", 30, despite=(OSError,))
+    # As Prometheus does within a minute.
+    alertmanager.post(10, watchdog)
+    eventually(lambda: len(outside.titles) == 2, "the end is told", 30)
+    assert outside.titles[1] == "[RESOLVED] critical: the scenario is silent"

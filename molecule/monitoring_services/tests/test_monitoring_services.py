@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from lab_cluster import Cluster, eventually, services
 
 NAMESPACE = "crypto-monitoring"
 SERVICES = sorted(name for name, row in services().items() if row["namespace"] == NAMESPACE)
-NOTIFIER, CHAT = "alert-notifier", "chat-simulator"
+NOTIFIER, CHAT, NEXT = "alert-notifier", "chat-simulator", "escalation"
 CALL = """
 import json, sys, urllib.error, urllib.request
 address, token, body = sys.argv[1:]
@@ -34,10 +35,10 @@ def call(cluster: Cluster, service: str, path: str, token: str = "", body: objec
     return int(status), json.loads(answer)
 
 
-def webhook(fingerprint: str, status: str = "firing") -> dict[str, Any]:
+def webhook(fingerprint: str, status: str = "firing", severity: str = "warning") -> dict[str, Any]:
     alert = {
         "status": status,
-        "labels": {"alertname": "Scenario", "severity": "warning", "team": "data"},
+        "labels": {"alertname": "Scenario", "severity": severity, "team": "data"},
         "annotations": {"summary": f"of the scenario, {fingerprint}"},
         "startsAt": "2026-01-01T00:00:00Z",
         "endsAt": "2026-01-01T00:05:00Z" if status == "resolved" else "0001-01-01T00:00:00Z",
@@ -46,8 +47,8 @@ def webhook(fingerprint: str, status: str = "firing") -> dict[str, Any]:
     return {"version": "4", "alerts": [alert]}
 
 
-def told(cluster: Cluster, fingerprint: str) -> list[str]:
-    _, answer = call(cluster, CHAT, "/messages?channel=data")
+def told(cluster: Cluster, fingerprint: str, channel: str = "data") -> list[str]:
+    _, answer = call(cluster, CHAT, f"/messages?channel={channel}")
     return [row["title"] for row in answer["messages"] if fingerprint in row["text"]]
 
 
@@ -66,6 +67,22 @@ def test_an_alert_is_told_once_and_its_end_too(cluster: Cluster, token: str) -> 
     assert call(cluster, NOTIFIER, "/v1/alerts", token, webhook(fingerprint, "resolved"))[0] == 200
     eventually(lambda: len(told(cluster, fingerprint)) == 2, "the chat is told of the end", 30)
     assert [title.split("]")[0] for title in told(cluster, fingerprint)] == ["[FIRING", "[RESOLVED"]
+
+
+def test_only_what_nobody_acknowledged_is_told_to_the_next_level(cluster: Cluster, token: str) -> None:
+    looked_after, left = uuid.uuid4().hex[:16], uuid.uuid4().hex[:16]
+    assert call(cluster, NOTIFIER, "/v1/alerts", token, webhook(looked_after, severity="critical"))[0] == 200
+    pod = cluster.ready_pod(NAMESPACE, NOTIFIER)["metadata"]["name"]
+    said = cluster.execute(NAMESPACE, pod, "tradewatch", "alerts", "ack", looked_after, "--by", "scenario")
+    assert said.returncode == 0, said.stderr
+    # Told later than the other: when this one's time is over, the other's is too.
+    assert call(cluster, NOTIFIER, "/v1/alerts", token, webhook(left, severity="critical"))[0] == 200
+    eventually(lambda: told(cluster, left, NEXT), "the next level is told", 60)
+    for fingerprint in looked_after, left:
+        assert call(cluster, NOTIFIER, "/v1/alerts", token, webhook(fingerprint, "resolved", "critical"))[0] == 200
+    eventually(lambda: len(told(cluster, left, NEXT)) == 2, "the next level is told of the end", 30)
+    assert [title.split("]")[0] for title in told(cluster, left, NEXT)] == ["[ESCALATED", "[RESOLVED"]
+    assert told(cluster, looked_after, NEXT) == []
 
 
 @pytest.mark.parametrize("wrong", ["", "wrong"])
