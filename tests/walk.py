@@ -83,6 +83,8 @@ REFRESH_SECONDS = 10.0
 WAIT_SECONDS, KNOWN_SECONDS = 180.0, 300.0
 # Tall, so that no panel needs scrolling to, and wide enough for the panels' titles.
 WINDOW = (1600, 5200)
+# How much of a band a person sees: with RANGE a quarter of a minute.
+SEEN_PIXELS = 10.0
 # Of panels that are mostly empty, or repeat themselves.
 ALERTS_HEIGHT, SERVICE_HEIGHT, LOGS_HEIGHT = 230.0, 110.0, 430.0
 
@@ -165,9 +167,10 @@ class Album:
         return self.panel(107).locator(".band-name", has_text=name)
 
     def now(self, name: str) -> str:
-        """The newest state in a service's band."""
+        """The newest state in a service's band, once it is wide enough to be seen."""
         states = self.panel(107).locator(".band-row", has_text=name).locator(".state")
-        return (states.last.get_attribute("title") or "") if states.count() else ""
+        box = states.last.bounding_box() if states.count() else None
+        return (states.last.get_attribute("title") or "") if box and box["width"] >= SEEN_PIXELS else ""
 
     def take(self, name: str, *numbers: int, height: float = float("inf")) -> None:
         """The part of the page that these panels fill, at most so many pixels high, as a file."""
