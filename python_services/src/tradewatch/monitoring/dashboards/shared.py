@@ -8,6 +8,7 @@ from grafana_foundation_sdk.models import dashboard as models
 
 from tradewatch.monitoring.dashboards.parts import (
     AVAILABILITY_JOB,
+    AVAILABLE,
     BLUE,
     GREEN,
     OWN_JOB,
@@ -108,13 +109,13 @@ def kill_switch(*matchers: str) -> Block:
 
 
 def availability(namespace: str, width: int = 12) -> Block:
-    """Which Services answered, over time."""
-    matchers = f'{AVAILABILITY_JOB},namespace=~"{namespace}",service=~"$service"'
+    """Which Services were available, over time."""
+    matchers = f'namespace=~"{namespace}",service=~"$service"'
     return timeline_panel(
         "Which service was down, and when?",
-        "A band a service: green while a ready replica answered its scrape, red while none did. Click for the service"
-        " alone or its logs.",
-        [Query(f"min by (namespace, service) (up{{{matchers}}})", "{{service}}")],
+        "A band a service: green while it answered its scrape and had a ready replica, red while not. Click for the"
+        " service alone or its logs.",
+        [Query(f"{AVAILABLE}{{{matchers}}}", "{{service}}")],
         Look(texts=UP_OR_DOWN, steps=((None, RED), (1, GREEN)), links=TO_SERVICE, minimum=0, maximum=1),
         width=width,
     )

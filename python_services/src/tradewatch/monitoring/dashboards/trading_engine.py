@@ -4,7 +4,7 @@ from grafana_foundation_sdk.models import dashboard as models
 
 from tradewatch.monitoring.dashboards import shared
 from tradewatch.monitoring.dashboards.parts import (
-    AVAILABILITY_JOB,
+    AVAILABLE,
     BLUE,
     GREEN,
     ORANGE,
@@ -66,13 +66,8 @@ def _overview() -> Row:
             shared.kill_switch(_HERE),
             stat_panel(
                 "How many services are down?",
-                "Services of crypto-trading without a ready replica. The timeline below says which.",
-                [
-                    Query(
-                        f"count(up{{{AVAILABILITY_JOB},{_HERE}}} == 0) or vector(0)",
-                        instant=True,
-                    )
-                ],
+                "Services of crypto-trading that do not answer or have no ready replica. The timeline says which.",
+                [Query(f"count({AVAILABLE}{{{_HERE}}} == 0) or vector(0)", instant=True)],
                 Look(steps=ZERO_IS_GOOD),
             ),
             stat_panel(

@@ -5,7 +5,7 @@ from grafana_foundation_sdk.models import dashboard as models
 from tradewatch.monitoring.dashboards import shared
 from tradewatch.monitoring.dashboards.dependencies import LAGS, RATES
 from tradewatch.monitoring.dashboards.parts import (
-    AVAILABILITY_JOB,
+    AVAILABLE,
     GREEN,
     ORANGE,
     OWN_JOB,
@@ -58,7 +58,7 @@ def build() -> models.Dashboard:
 def _health() -> Row:
     ready = 'kube_node_status_condition{condition="Ready",status="true"}'
     replicas = f"count by (namespace, service) (up{{{OWN_JOB},{_SERVICES}}})"
-    up = f"min by (namespace, service) (up{{{AVAILABILITY_JOB},{_SERVICES}}})"
+    available = f"{AVAILABLE}{{{_SERVICES}}}"
     memory = f"sum by (namespace, service) (process_resident_memory_bytes{{{OWN_JOB},{_SERVICES}}})"
     age = f"time() - max by (namespace, service) (process_start_time_seconds{{{OWN_JOB},{_SERVICES}}})"
     return Row(
@@ -75,8 +75,8 @@ def _health() -> Row:
             ),
             stat_panel(
                 "How many services are down?",
-                "Services without a ready replica, in every namespace. The timeline below says which.",
-                [Query(f"count(up{{{AVAILABILITY_JOB}}} == 0) or vector(0)", instant=True)],
+                "Services that do not answer or have no ready replica, in every namespace. The timeline says which.",
+                [Query(f"count({AVAILABLE} == 0) or vector(0)", instant=True)],
                 Look(steps=ZERO_IS_GOOD),
             ),
             stat_panel(
@@ -102,18 +102,18 @@ def _health() -> Row:
             shared.availability("$namespace"),
             table_panel(
                 "How is each service?",
-                "A row a service: whether its Service answers, replicas, memory of all of them, time since the newest"
-                " started. Click a name for the service alone or its logs.",
-                [up, replicas, memory, age],
+                "A row a service: whether it answers and has a ready replica, replicas, memory of all of them, time"
+                " since the newest started. Click a name for the service alone or its logs.",
+                [available, replicas, memory, age],
                 (
                     Column("namespace", "namespace"),
                     Column("service", "service", Look(links=TABLE_TO_SERVICE)),
-                    Column("Value #A", "answers", Look(texts=UP_OR_DOWN, steps=((None, RED), (1, GREEN)))),
+                    Column("Value #A", "available", Look(texts=UP_OR_DOWN, steps=((None, RED), (1, GREEN)))),
                     Column("Value #B", "replicas", Look(decimals=0)),
                     Column("Value #C", "memory", Look("bytes")),
                     Column("Value #D", "running for", Look("s")),
                 ),
-                sort="answers",
+                sort="available",
             ),
             table_panel(
                 "Who feeds whom, how much, how late?",
