@@ -39,6 +39,13 @@ class Loki:
         """The lines of a query."""
         return [line for _, line in self.streams(query)]
 
+    def newest(self, query: str) -> str:
+        """The newest line of a query, of the last hour; empty where there is none."""
+        words = {"query": query, "limit": 1, "direction": "backward"}
+        with self.open(f"/loki/api/v1/query_range?{urllib.parse.urlencode(words)}") as response:
+            found = json.load(response)["data"]["result"]
+        return str(found[0]["values"][0][1]) if found else ""
+
     def push(self, line: str, **labels: str) -> None:
         """One line, written past Promtail."""
         self.open("/loki/api/v1/push", body={"streams": [{"stream": labels, "values": [[str(time.time_ns()), line]]}]})

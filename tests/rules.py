@@ -42,6 +42,7 @@ EXPORTERS = {
     "grpc_": "etcd",
     "kube_": "kube-state-metrics",
     "kubelet_": "kubelet",
+    "logentry_": "Promtail",
     "loki_": "Loki",
     "node_": "node-exporter",
     "pg_": "postgres_exporter",

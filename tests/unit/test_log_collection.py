@@ -129,7 +129,14 @@ class Stack:
         assert pods.pop("kubernetes_sd_configs") == [{"role": "pod"}]
         del pods["relabel_configs"]
         pods["static_configs"] = [
-            {"labels": {**labels(name), "node": "${HOSTNAME}", "__path__": str(self.folder / f"pods/{name}/*.log")}}
+            {
+                "labels": {
+                    **labels(name),
+                    "limited": f"shop/{name}",
+                    "node": "${HOSTNAME}",
+                    "__path__": str(self.folder / f"pods/{name}/*.log"),
+                }
+            }
             for name in ("boot", "web", "odd", "text", "loud", "calm", "outage", "restart", "bomb")
         ]
         (self.folder / "promtail.yml").write_text(yaml.safe_dump(config))
@@ -289,12 +296,19 @@ def test_loud_pod_loses_what_is_too_much_and_no_other_pod_does(stack: Stack) -> 
     stack.write("loud", *(f"line {number}" for number in range(LOUD_LINES)))
     stack.write("calm", *(f"calm {number}" for number in range(100)))
     assert wait(lambda: len(stack.lines('{service="calm"}')) == 100, "the calm pod's lines", 20)
-    dropped = 'label_value="loud"'
+    dropped = 'label_value="shop/loud"'
     counted = wait(
         lambda: stack.promtail_metric("logentry_dropped_lines_by_label_total", dropped), "the loud one's loss", 10
     )
     assert LOUD_LINES - BURST_LINES * 2 < counted <= LOUD_LINES - BURST_LINES
     assert stack.promtail_metric("logentry_dropped_lines_by_label_total") == counted
+
+    def bytes_are_told_by_pod() -> bool:
+        sent = {name: sum(map(len, stack.lines(f'{{service="{name}"}}'))) for name in ("loud", "calm")}
+        metric = "promtail_custom_log_bytes_total"
+        return sent == {name: stack.promtail_metric(metric, 'namespace="shop"', f'pod="{name}"') for name in sent}
+
+    wait(bytes_are_told_by_pod, "each pod's bytes are counted", 10)
 
 
 @pytest.mark.servers

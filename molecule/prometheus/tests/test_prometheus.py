@@ -10,6 +10,7 @@ import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -296,41 +297,90 @@ def converge(*variables: str) -> None:
     )
 
 
-def test_an_exporter_outside_is_one_entry(prometheus: Prometheus, hosts: dict[str, Host]) -> None:
-    """A program on a host, of which the cluster knows nothing, with metrics in a file."""
+# Pages that a program on a host serves, of which the cluster knows nothing, and what Prometheus says of each.
+WRITE_PAGES = r"""
+pages = {
+    "calm": "outside_metric 7\n",
+    "broken": "this is {not the format\n",
+    "exploding": "".join('exploding{id="%d"} 1\n' % number for number in range(10001)),
+    "label-bomb": 'bomb{text="%s"} 1\n' % ("x" * 3000),
+    "many-labels": "many{%s} 1\n" % ",".join('l%d="1"' % number for number in range(80)),
+}
+for name, page in pages.items():
+    with open(name, "w") as file:
+        file.write(page)
+"""
+OUTSIDE = {
+    "calm": "",
+    "broken": 'while parsing: "this is"',
+    "exploding": "sample limit exceeded",
+    "label-bomb": "label_value_length_limit exceeded",
+    "many-labels": "label_limit exceeded",
+}
+
+
+@pytest.fixture(scope="module")
+def changed(cluster: Cluster, prometheus: Prometheus, hosts: dict[str, Host]) -> Iterator[dict[str, Any]]:
+    """What was there before one run of the role with all the changes that the tests below look at: exporters outside,
+    most of which misbehave, a limit that a job passes, and the interval.
+    """
     host = hosts["collectors-1"]
-    address = host.check_output("hostname -I").split()[0]
-    serve = "systemd-run --unit=outside --working-directory=/run/outside python3 -m http.server 9555"
-    host.check_output(f"mkdir -p /run/outside && echo outside_metric 7 > /run/outside/metrics && {serve}")
+    host.check_output("mkdir -p /run/outside && cd /run/outside && python3 -c %s", WRITE_PAGES)
+    host.check_output("systemd-run --unit=outside --working-directory=/run/outside python3 -m http.server 9555")
+    target = f"{host.check_output('hostname -I').split()[0]}:9555"
+    before = {
+        "uid": cluster.ready_pod(NAMESPACE, "prometheus")["metadata"]["uid"],
+        "sample": eventually(lambda: prometheus.data("query?query=up")["result"], "a sample")[0]["value"][0],
+        "interval": prometheus.config()["global"]["scrape_interval"],
+        "target": target,
+    }
+    entries = [{"name": name, "path": f"/{name}", "targets": [target], "labels": {"site": "lab"}} for name in OUTSIDE]
+    limits = {"loki": {"sample_limit": 10}}
     try:
-        entry = {"name": "outside", "targets": [f"{address}:9555"], "labels": {"site": "lab"}}
-        converge(json.dumps({"prometheus_external_targets": [entry]}))
-        query = 'outside_metric{job="external", service="outside", site="lab"} == 7'
-        eventually(lambda: names(prometheus, query, "instance") == [f"{address}:9555"], "its metric is stored", 90)
+        converge(
+            json.dumps({"prometheus_external_targets": entries, "prometheus_job_limits": limits}),
+            "prometheus_scrape_interval=10s",
+        )
+        eventually(prometheus.answers, "the new pod answers", 30)
+        yield before
     finally:
         host.check_output("systemctl stop outside; rm -rf /run/outside")
 
 
-def test_a_target_over_its_limit_is_contained_and_named(prometheus: Prometheus) -> None:
-    """Loki's own metrics stand in for an endpoint that explodes: the limit of its job is what they pass."""
-    converge(json.dumps({"prometheus_job_limits": {"loki": {"sample_limit": 10}}}))
-    eventually(lambda: names(prometheus, 'up{job="loki"} == 0', "job") == ["loki"], "its scrape is thrown away", 90)
-    hit = "increase(prometheus_target_scrapes_exceeded_sample_limit_total[5m]) > 0"
-    eventually(lambda: names(prometheus, hit, "job"), "the limit is counted", 90)
+def test_changed_configuration_rolls_it_and_keeps_its_data(
+    cluster: Cluster, prometheus: Prometheus, changed: dict[str, Any]
+) -> None:
+    assert cluster.ready_pod(NAMESPACE, "prometheus")["metadata"]["uid"] != changed["uid"]
+    assert prometheus.config()["global"]["scrape_interval"] == "10s" != changed["interval"]
+    assert prometheus.data(f"query?query=up&time={changed['sample']}")["result"], "the samples of before are gone"
+
+
+def test_an_exporter_outside_is_one_entry(prometheus: Prometheus, changed: dict[str, Any]) -> None:
+    query = 'outside_metric{job="external", service="calm", site="lab"} == 7'
+    eventually(lambda: names(prometheus, query, "instance") == [changed["target"]], "its metric is stored", 90)
+
+
+def test_targets_that_misbehave_are_contained_and_named(prometheus: Prometheus, changed: dict[str, Any]) -> None:
+    """Loki's own metrics stand in for a job that explodes: the limit of its job is what they pass."""
+    wanted = {**OUTSIDE, "loki": "sample limit exceeded"}
+
+    def errors() -> dict[str, str]:
+        targets = prometheus.data("targets?state=active")["activeTargets"]
+        pools = [target for target in targets if target["scrapePool"] in ("external", "loki")]
+        return {t["labels"].get("service", t["scrapePool"]): t["lastError"] for t in pools if t["health"] != "unknown"}
+
+    eventually(lambda: errors().keys() == wanted.keys(), "all were scraped", 90)
+    said = errors()
+    assert [name for name, error in wanted.items() if error not in said[name] or bool(error) != bool(said[name])] == []
+    down = [name for name, error in wanted.items() if error and name != "loki"]
+    eventually(lambda: names(prometheus, 'up{job="external"} == 0', "service") == sorted(down), "they are down", 30)
+    eventually(lambda: names(prometheus, 'up{job="loki"} == 0', "job") == ["loki"], "its scrape is thrown away", 30)
+    assert names(prometheus, "exploding or bomb or many", "service") == []
+    for metric in (
+        "prometheus_target_scrapes_exceeded_sample_limit_total",
+        "prometheus_target_scrape_pool_exceeded_label_limits_total",
+    ):
+        eventually(lambda metric=metric: names(prometheus, f"{metric} > 0", "job"), f"{metric} is counted", 30)  # type: ignore[misc]
+    named = 'ALERTS{alertname="TargetDown", job="external"}'
+    eventually(lambda: names(prometheus, named, "service") == sorted(down), "an alert names each", 30)
     assert names(prometheus, 'up{job="alertmanager"} == 1', "job") == ["alertmanager"]
-    errors = [
-        t["lastError"] for t in prometheus.data("targets?state=active")["activeTargets"] if t["scrapePool"] == "loki"
-    ]
-    assert errors == ["sample limit exceeded"]
-
-
-def test_changed_configuration_rolls_it_and_keeps_its_data(cluster: Cluster, prometheus: Prometheus) -> None:
-    before = cluster.ready_pod(NAMESPACE, "prometheus")["metadata"]["uid"]
-    block = eventually(lambda: prometheus.data("query?query=up")["result"], "a sample")[0]["value"][0]
-    interval = prometheus.config()["global"]["scrape_interval"]
-    converge("prometheus_scrape_interval=14s")
-    assert cluster.ready_pod(NAMESPACE, "prometheus")["metadata"]["uid"] != before
-    assert interval != "14s"
-    eventually(prometheus.answers, "the new pod answers", 30)
-    assert prometheus.config()["global"]["scrape_interval"] == "14s"
-    assert prometheus.data(f"query?query=up&time={block}")["result"], "the samples of before are gone"

@@ -1,4 +1,4 @@
-"""Promtail by what is in Loki: pods of every node, the journal, the audit log, and an outage that loses nothing."""
+"""Promtail by what is in Loki: every node's pods, the journal, the audit log, pods that misbehave, and an outage."""
 
 from __future__ import annotations
 
@@ -7,21 +7,63 @@ import time
 from pathlib import Path
 
 import pytest
-from lab_cluster import Cluster, eventually, pod
+from lab_cluster import Cluster, Object, eventually, pod, samples
 from loki_api import Loki
+from testinfra.host import Host
 
 NAMESPACE = "crypto-monitoring"
 PROBE_NAMESPACE = "crypto-collectors"
 NODES = {"control-1", "collectors-1", "trading-1", "analytics-1"}
-# A line a tick, numbered, with its own time.
-COUNT = """
-import json, time
-for number in range({count}):
-    line = {{"level": "info", "event": "tick", "number": number, "trace_id": "{trace}", "at": time.time()}}
+PROBE_NODE = "collectors-1"
+# Tells this run's pods and lines from those of a run before it.
+RUN = str(time.time_ns())
+TRACE = f"molecule-{RUN}"
+# Ten lines a second, numbered, with their own time.
+TICK = f"""
+import itertools, json, time
+for number in itertools.count():
+    line = {{"level": "info", "event": "tick", "number": number, "trace_id": "{TRACE}", "at": time.time()}}
     print(json.dumps(line), flush=True)
-    time.sleep({pause})
-time.sleep(600)
+    time.sleep(0.1)
 """
+TRACEBACK = """
+import signal, traceback
+def read():
+    raise ValueError('stale')
+try:
+    read()
+except ValueError:
+    traceback.print_exc()
+signal.pause()
+"""
+# What is no text; then 5 MB without an end, in the middle of which it writes to the other stream.
+LONG_BYTES = 5_000_000
+BINARY = f"""
+import os, signal
+def write(stream, data):
+    while data:
+        data = data[os.write(stream, data):]
+write(1, b"binary \\x00\\x01\\xff\\xfe end\\n")
+write(1, b"x" * {LONG_BYTES // 2})
+write(2, b"beside\\n")
+write(1, b"x" * {LONG_BYTES // 2} + b"\\nthe last\\n")
+signal.pause()
+"""
+# Lines of 200 bytes as fast as they are taken.
+FLOOD_BYTES = 300_000_000
+FLOOD = f"""
+import os, signal
+block = (b"y" * 199 + b"\\n") * 320
+left = {FLOOD_BYTES}
+while left > 0:
+    left -= os.write(1, block)
+signal.pause()
+"""
+# roles/promtail: what a line is cut to, and how many of one pod's are sent at once.
+MAX_LINE_BYTES = 262144
+BURST_LINES = 300_000
+# The kubelet's containerLogMaxSize.
+ROTATED_BYTES = 10 * 2**20
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +71,41 @@ def loki(lab_dir: Path) -> Loki:
     return Loki(lab_dir)
 
 
-def start(cluster: Cluster, name: str, program: str) -> None:
+def python_pod(cluster: Cluster, name: str, program: str) -> Object:
     """A pod that runs a Python program, named as a service of its own."""
     labels = {"app.kubernetes.io/name": name}
-    command = ["python3", "-c", program]
-    cluster.start(pod(PROBE_NAMESPACE, name, cluster.services_image(), "collectors", command, labels))
+    return pod(
+        PROBE_NAMESPACE, f"{name}-{RUN}", cluster.services_image(), "collectors", ["python3", "-c", program], labels
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def probes(cluster: Cluster) -> None:
+    """The pods that these tests watch: started together, they are known together."""
+    programs = {"log-ticks": TICK, "log-traceback": TRACEBACK, "log-binary": BINARY}
+    cluster.make(*(python_pod(cluster, name, program) for name, program in programs.items()))
+
+
+@pytest.fixture(scope="module")
+def ticks(loki: Loki) -> str:
+    """The query for the ticking pod's lines, which are there."""
+    query = f'{{service="log-ticks"}} | trace_id="{TRACE}"'
+    eventually(lambda: loki.lines(query), "the first tick", 60)
+    return query
+
+
+def numbers(loki: Loki, query: str) -> list[int]:
+    return sorted(json.loads(line)["number"] for line in loki.lines(query))
+
+
+def promtail_metrics(cluster: Cluster, hosts: dict[str, Host]) -> dict[str, float]:
+    """What Promtail of the probes' node exports, asked from that node."""
+    (address,) = [
+        item["status"]["podIP"]
+        for item in cluster.pods(NAMESPACE, "promtail")
+        if item["spec"]["nodeName"] == PROBE_NODE
+    ]
+    return samples(hosts[PROBE_NODE].check_output(f"curl --silent --fail --noproxy '*' http://{address}:9080/metrics"))
 
 
 def test_it_runs_on_every_node(cluster: Cluster) -> None:
@@ -43,40 +115,34 @@ def test_it_runs_on_every_node(cluster: Cluster) -> None:
     eventually(nodes, "a Promtail on every node", 60)
 
 
-def test_line_with_a_trace_is_queryable_within_ten_seconds(cluster: Cluster, loki: Loki) -> None:
-    trace = f"molecule-{time.time_ns()}"
-    start(cluster, "log-probe", COUNT.format(count=30, pause=1, trace=trace))
-    query = f'{{namespace="{PROBE_NAMESPACE}"}} | trace_id="{trace}"'
+def test_line_with_a_trace_is_queryable_within_ten_seconds(loki: Loki, ticks: str) -> None:
     # The first lines of a new pod wait for its discovery; what counts is a line of a pod that is known.
-    eventually(lambda: loki.lines(query), "the first line", 60)
-    seen = {json.loads(line)["number"] for line in loki.lines(query)}
+    seen = set(numbers(loki, ticks))
     delays: list[float] = []
-    while len(delays) < 5:
-        for line in map(json.loads, loki.lines(query)):
+    while len(delays) < 30:
+        for line in map(json.loads, loki.lines(ticks)):
             if line["number"] not in seen:
                 seen.add(line["number"])
                 delays.append(time.time() - line["at"])
         time.sleep(0.2)
     print(f"log line to query: {max(delays):.1f} s at most")
     assert max(delays) < 10
-    labels, _ = loki.streams(query)[0]
-    assert labels.pop("trace_id") == trace
+    labels, _ = loki.streams(ticks)[0]
+    assert labels.pop("trace_id") == TRACE
     assert labels == {
         "job": "kubernetes-pods",
         "cluster": "lab",
         "namespace": PROBE_NAMESPACE,
-        "service": "log-probe",
-        "pod": "log-probe",
+        "service": "log-ticks",
+        "pod": f"log-ticks-{RUN}",
         "container": labels["container"],
-        "node": "collectors-1",
+        "node": PROBE_NODE,
         "level": "info",
     }
 
 
-def test_traceback_is_one_entry(cluster: Cluster, loki: Loki) -> None:
-    program = "import time\ndef read():\n    raise ValueError('stale')\ntry:\n    read()\nexcept ValueError:\n"
-    start(cluster, "trace-probe", program + "    import traceback; traceback.print_exc()\ntime.sleep(600)")
-    found = eventually(lambda: loki.streams('{service="trace-probe"}'), "the traceback", 60)
+def test_traceback_is_one_entry(loki: Loki) -> None:
+    found = eventually(lambda: loki.streams(f'{{pod="log-traceback-{RUN}"}}'), "the traceback", 60)
     [(labels, entry)] = found
     assert labels["level"] == "error"
     assert entry.startswith("Traceback (most recent call last):")
@@ -104,12 +170,63 @@ def test_change_is_in_the_audit_stream(cluster: Cluster, loki: Loki) -> None:
     assert json.loads(found[0][1])["verb"] == "create"
 
 
-def test_outage_of_a_minute_loses_no_line(cluster: Cluster, loki: Loki) -> None:
-    trace = f"outage-{time.time_ns()}"
-    count = 900
-    start(cluster, "outage-probe", COUNT.format(count=count, pause=0.1, trace=trace))
-    query = f'{{service="outage-probe"}} | trace_id="{trace}"'
-    eventually(lambda: loki.lines(query), "the first line", 60)
+def test_binary_and_endless_lines_are_contained_and_named(cluster: Cluster, hosts: dict[str, Host], loki: Loki) -> None:
+    query = f'{{pod="log-binary-{RUN}"}}'
+    eventually(lambda: "the last" in loki.lines(query), "the line after them", 60)
+    found = loki.lines(query)
+    assert sorted(line for line in found if not line.startswith("x")) == [
+        "beside",
+        "binary " + 4 * "\ufffd" + " end",
+        "the last",
+    ]
+    assert [len(line) for line in found if line.startswith("x")] == [MAX_LINE_BYTES]
+    counted = [
+        value
+        for series, value in promtail_metrics(cluster, hosts).items()
+        if series.startswith("promtail_custom_binary_lines_total{")
+        and f'namespace="{PROBE_NAMESPACE}",' in series
+        and f'pod="log-binary-{RUN}",' in series
+    ]
+    assert counted == [1]
+
+
+def test_flood_of_one_pod_is_contained_and_named_and_the_others_go_on(
+    cluster: Cluster, hosts: dict[str, Host], loki: Loki, ticks: str
+) -> None:
+    metric = "logentry_dropped_lines_by_label_total{"
+
+    def dropped() -> dict[str, float]:
+        return {
+            series: value for series, value in promtail_metrics(cluster, hosts).items() if series.startswith(metric)
+        }
+
+    before = dropped()
+    cluster.start(python_pod(cluster, "log-flood", FLOOD))
+    delays: list[float] = []
+    sizes: list[int] = [-1]
+
+    def over() -> bool:
+        """Whether nothing is written any more, lines were dropped, and the kubelet has begun a new file."""
+        delays.append(time.time() - json.loads(loki.newest(ticks))["at"])
+        # Between the renaming of a full file and the making of the next there is none.
+        file = f"/var/log/pods/{PROBE_NAMESPACE}_log-flood-{RUN}_*/probe/0.log"
+        sizes.append(int(hosts[PROBE_NODE].run(f"stat --format %s {file}").stdout.strip() or -1))
+        return max(sizes) > ROTATED_BYTES > sizes[-1] == sizes[-2] >= 0 and dropped() != before
+
+    try:
+        eventually(over, "the flood is over", 90)
+    finally:
+        cluster.remove("pod", PROBE_NAMESPACE, f"log-flood-{RUN}")
+    print(f"ticks during a flood to query: {max(delays):.1f} s at most; largest file {max(sizes)} bytes")
+    assert max(delays) < 10
+    counted = {series: value for series, value in dropped().items() if value != before.get(series)}
+    assert [f'label_value="{PROBE_NAMESPACE}/log-flood-{RUN}"' in series for series in counted] == [True], counted
+    assert 0 < sum(counted.values()) <= FLOOD_BYTES // 200 + 320 - BURST_LINES
+    found = numbers(loki, ticks)
+    assert found == list(range(found[-1] + 1)), "a line of a calm pod is missing"
+
+
+def test_outage_of_a_minute_loses_no_line(cluster: Cluster, loki: Loki, ticks: str) -> None:
     scale = ("scale", "statefulset/loki", "--namespace", NAMESPACE)
     cluster.text(*scale, "--replicas=0")
     try:
@@ -119,16 +236,17 @@ def test_outage_of_a_minute_loses_no_line(cluster: Cluster, loki: Loki) -> None:
             time.sleep(1)
     finally:
         cluster.text(*scale, "--replicas=1")
-    cluster.ready_pod(NAMESPACE, "loki")
+    back = time.time()
 
-    def complete() -> bool:
+    def caught_up() -> bool:
         try:
-            return len(loki.lines(query)) >= count
+            return float(json.loads(loki.newest(ticks) or '{"at": 0}')["at"]) > back
         except OSError:
             return False
 
-    eventually(complete, "every line", 120)
-    assert sorted(json.loads(line)["number"] for line in loki.lines(query)) == list(range(count))
+    eventually(caught_up, "a line of after the outage", 120)
+    found = numbers(loki, ticks)
+    assert found == list(range(found[-1] + 1))
 
 
 def test_it_may_read_pods_and_nothing_else(cluster: Cluster) -> None:
