@@ -6,46 +6,77 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from playwright.sync_api import HttpCredentials, sync_playwright
 
 from tests.bench import BENCH_LAB, Figure, clean_lab, spread
+from tests.commands import REPOSITORY
 from tests.e2e.alerts import messages
-from tests.e2e.faults import fault, in_pod, kill_switch_engaged, no_faults
+from tests.e2e.faults import away, fault, in_pod, kill_switch_engaged, no_faults
 from tests.e2e.test_2_dashboards import loki
 from tests.lab_under_test import LabUnderTest
 from tests.machines import wait
+from tests.simulated_services import simulated_services
 
 MIB = 1024**2
 # Rates are over this: what `make lab` began has settled.
 CALM_SECONDS = 120
+# With more targets: of each, five samples and more.
+SCRAPE_SECONDS, SCRAPED_SECONDS = 15, 75
+SIMULATED = (4, 50)
 TRIES = 5
 PAGE_MILLISECONDS = 90_000
 BURST_LINES = 30_000
-# Two critical ones: a switch that a service tells, and data that does not come.
-ALERTS = ("KillSwitchEngaged", "MarketDataStale")
+# Doubled until one is too high. Of all these lines but the last rate's, Promtail's limit lets the burst through.
+LINES_PER_SECOND = (1_000, 2_000, 4_000, 8_000, 16_000)
+STEP_SECONDS = 20
+MAX_LAG_SECONDS = 10.0
+# A scrape of the counters, and some.
+REASON_SECONDS = 25
+FLOODED = "llm-validator"
+WITHOUT_LOSS = f"lines of one pod for {STEP_SECONDS} s, none lost or later than {MAX_LAG_SECONDS:.0f} s"
+BAR_OF_ALERTS = "under 60 s"
+AS_FAST_AS_IT_CAN = 10**9
 DASHBOARDS = ("unified-system", "crypto-trading-engine")
 # What each number is, by its query; Loki's and Promtail's counters are per pod.
 COUNTS = {
-    "samples": f"sum(rate(prometheus_tsdb_head_samples_appended_total[{CALM_SECONDS}s]))",
+    "samples": "sum(rate(prometheus_tsdb_head_samples_appended_total[{seconds}s]))",
     "series": "max(prometheus_tsdb_head_series)",
     "targets": "count(up)",
-    "memory": 'max(process_resident_memory_bytes{job="prometheus"})',
-    "lines": f"sum(rate(loki_distributor_lines_received_total[{CALM_SECONDS}s]))",
-    "dropped": f"sum(increase(logentry_dropped_lines_by_label_total[{CALM_SECONDS}s]))",
+    "services": 'count(up{{job="kubernetes-services-metrics"}})',
+    "memory": 'max(max_over_time(process_resident_memory_bytes{{job="prometheus"}}[{seconds}s]))',
+    "lines": "sum(rate(loki_distributor_lines_received_total[{seconds}s]))",
+    "dropped": "sum(increase(logentry_dropped_lines_by_label_total[{seconds}s]))",
 }
-# In a pod, into the output of its first process, which is what the node's log file takes.
+# Where a line of a pod can be lost, by its counter.
+LOSSES = {
+    "dropped at Promtail's limit": "sum(logentry_dropped_lines_by_label_total)",
+    "dropped by Promtail": "sum(promtail_dropped_entries_total)",
+    "discarded by Loki": "sum(loki_discarded_samples_total)",
+}
+# In a pod, into the output of its first process, which is what the node's log file takes. A write of 4096 bytes at most
+# is not mixed with what the service itself writes.
 WRITE = """
-import sys
-marker, count = sys.argv[1], int(sys.argv[2])
-with open("/proc/1/fd/1", "w") as output:
-    for number in range(count):
-        output.write(f'{{"event": "bench", "level": "info", "marker": "{marker}", "number": {number}}}\\n')
+import os, sys, time
+marker, count, rate = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+line = f'{{"event": "bench", "level": "info", "marker": "{marker}", "number": %d, "text": "{"x" * 100}"}}\\n'
+output = os.open("/proc/1/fd/1", os.O_WRONLY)
+began, written = time.monotonic(), 0
+while written < count:
+    due = min(count, int((time.monotonic() - began) * rate) + 1, written + 16)
+    if due == written:
+        time.sleep(0.005)
+        continue
+    os.write(output, "".join(line % number for number in range(written, due)).encode())
+    written = due
+print(time.monotonic() - began)
 """
 # Of the panels in the window: how many there are, and how many are drawn.
 PANELS = """() => {
@@ -57,10 +88,65 @@ PANELS = """() => {
 }"""
 
 
+@dataclass(frozen=True)
+class Cause:
+    """What raises an alert for as long as it is made.
+
+    `threshold` names the seconds that the alert's expression lets pass, in files/rules/thresholds.yml.
+    """
+
+    alert: str
+    what: str
+    made: Callable[[LabUnderTest], AbstractContextManager[None]]
+    threshold: str = ""
+
+
+@contextmanager
+def of_the_exchange(lab: LabUnderTest, **fields: Any) -> Iterator[None]:
+    """A fault of the simulated exchange."""
+    fault(lab, "exchange-simulator", **fields)
+    try:
+        yield
+    finally:
+        no_faults(lab, "exchange-simulator")
+
+
+def garbage(lab: LabUnderTest) -> AbstractContextManager[None]:
+    """What Kraken sends cannot be read."""
+    return of_the_exchange(lab, fault="malformed", exchange="kraken", count=10_000)
+
+
+def no_balances(lab: LabUnderTest) -> AbstractContextManager[None]:
+    """Coinbase has nothing to compare the positions with."""
+    return of_the_exchange(lab, fault="status", status=503, path="/api/v3/brokerage/accounts", seconds=600)
+
+
+# Valkey at the end: all services are behind for a while after it.
+CAUSES = (
+    Cause("KillSwitchEngaged", "somebody engages it", kill_switch_engaged),
+    Cause("MarketDataStale", "a feed is garbage", garbage, "market_data_stale_seconds"),
+    Cause("ReconcileStale", "an exchange gives no balances", no_balances, "reconcile_age_seconds"),
+    Cause("ExecutorInactive", "no trade-executor", lambda lab: away(lab, "trade-executor")),
+    Cause(
+        "BusHeartbeatMissing",
+        "no Valkey",
+        lambda lab: away(lab, "valkey", "statefulset", "crypto-collectors"),
+        "heartbeat_age_seconds",
+    ),
+)
+
+
 def measure(*, keep: bool) -> list[Figure]:
     """All figures, of the standing lab that TRADEWATCH_E2E_LAB names, else of a lab of its own."""
     with standing_lab(keep=keep) as lab:
-        return [*intake(lab), *log_lines(lab), *(alert(lab, name) for name in ALERTS), *pages(lab)]
+        return [
+            *intake(lab),
+            *more_services(lab),
+            *log_lines(lab),
+            throughput(lab),
+            *(told_of(lab, cause) for cause in CAUSES),
+            *pages(lab),
+        ]
 
 
 @contextmanager
@@ -79,14 +165,38 @@ def intake(lab: LabUnderTest) -> list[Figure]:
     """What Prometheus and Loki take in while nothing is injected."""
     settled = f'time() - max(process_start_time_seconds{{job="prometheus"}}) > {2 * CALM_SECONDS}'
     wait(lambda: lab.query(settled), "Prometheus has run for a while", 3 * CALM_SECONDS)
-    counted = {name: number(lab.query(query)) for name, query in COUNTS.items()}
-    scraped = f"{counted['samples']:.0f} samples/s, {counted['series']:.0f} series of {counted['targets']:.0f} targets"
+    counted = counts(lab, CALM_SECONDS)
     logged = f"{counted['lines']:.1f} lines/s, {counted['dropped']:.0f} dropped"
     return [
-        Figure("scraped by Prometheus", scraped),
-        Figure("memory of Prometheus", f"{counted['memory'] / MIB:.0f} MiB"),
+        Figure(f"scraped by Prometheus, {counted['services']:.0f} services", scraped(counted)),
         Figure("logs taken in by Loki", logged),
     ]
+
+
+def more_services(lab: LabUnderTest) -> list[Figure]:
+    """The same of Prometheus with simulated services beside the lab's."""
+    figures = []
+    with simulated_services(lab) as scrape:
+        for count in SIMULATED:
+            scrape(count)
+            samples = SCRAPED_SECONDS // SCRAPE_SECONDS
+            often = f'count(count_over_time(up{{job="external"}}[{SCRAPED_SECONDS}s]) >= {samples}) == {2 * count}'
+            wait(lambda: lab.query(often), "rates of the simulated services", 2 * SCRAPED_SECONDS)  # noqa: B023
+            figures.append(Figure(f"and {count} simulated services", scraped(counts(lab, SCRAPED_SECONDS))))
+    return figures
+
+
+def counts(lab: LabUnderTest, seconds: int) -> dict[str, float]:
+    """Each of COUNTS, over so many seconds."""
+    return {name: number(lab.query(query.format(seconds=seconds))) for name, query in COUNTS.items()}
+
+
+def scraped(counted: dict[str, float]) -> str:
+    """What Prometheus takes in, and what it needs for it."""
+    return (
+        f"{counted['samples']:.0f} samples/s, {counted['series']:.0f} series of {counted['targets']:.0f} targets,"
+        f" {counted['memory'] / MIB:.0f} MiB"
+    )
 
 
 def number(result: list[dict[str, Any]]) -> float:
@@ -108,37 +218,94 @@ def log_lines(lab: LabUnderTest) -> list[Figure]:
 
 def until_found(lab: LabUnderTest, lines: int) -> float:
     """Seconds from the command that writes so many lines until a query counts them all."""
-    marker = uuid.uuid4().hex
-    query = f'sum(count_over_time({{namespace="crypto-trading"}} |= "{marker}" [15m]))'
     began = time.monotonic()
-    in_pod(lab, "risk-manager", "python3", "-c", WRITE, marker, str(lines))
-    while number(loki(lab, "query", query=query)["result"]) < lines:
+    marker, _ = written(lab, "risk-manager", lines, AS_FAST_AS_IT_CAN)
+    while found(lab, "risk-manager", marker) < lines:
         assert time.monotonic() < began + 300, f"Loki does not have all {lines} lines within 300 s"
         time.sleep(0.1)
     return time.monotonic() - began
 
 
-def alert(lab: LabUnderTest, name: str) -> Figure:
-    """From its cause to the message, by the chat's clock."""
-    wait(lambda: not lab.query(f'ALERTS{{alertname="{name}"}}'), f"{name} does not fire", 300)
-    caused = datetime.now(UTC)
-    with causes(lab, name):
-        told = wait(lambda: told_since(lab, name, caused), f"somebody is told of {name}", 300)
-    return Figure(f"fault to webhook, {name}", f"{(min(told) - caused).total_seconds():.1f} s", "under 60 s")
+def written(lab: LabUnderTest, service: str, lines: int, per_second: int) -> tuple[str, float]:
+    """The mark of the lines that a pod has been made to write, and the seconds that it took."""
+    marker = uuid.uuid4().hex
+    seconds = in_pod(lab, service, "python3", "-c", WRITE, marker, str(lines), str(per_second))
+    return marker, float(seconds)
 
 
-@contextmanager
-def causes(lab: LabUnderTest, name: str) -> Iterator[None]:
-    """What raises the alert, over again afterwards: the switch, or a feed of one exchange that is garbage."""
-    if name == "KillSwitchEngaged":
-        with kill_switch_engaged(lab):
-            yield
-        return
-    fault(lab, "exchange-simulator", fault="malformed", exchange="kraken", count=10_000)
-    try:
-        yield
-    finally:
-        no_faults(lab, "exchange-simulator")
+def found(lab: LabUnderTest, service: str, marker: str) -> float:
+    """How many of the marked lines Loki has."""
+    selector = f'{{namespace="crypto-trading", service="{service}"}}'
+    query = f'sum(count_over_time({selector} |= "{marker}" [15m]))'
+    return number(loki(lab, "query", query=query)["result"])
+
+
+def throughput(lab: LabUnderTest) -> Figure:
+    """The highest rate of one pod at which every line is found in time, and what becomes of the next."""
+    kept = "none"
+    for rate in LINES_PER_SECOND:
+        lag, problem = at_rate(lab, rate)
+        if problem:
+            return Figure(WITHOUT_LOSS, f"{kept}; at {rate} lines/s {problem}", "")
+        kept = f"{rate} lines/s, the last found {lag:.1f} s after it was written"
+    return Figure(WITHOUT_LOSS, f"{kept}; nothing faster was tried", "")
+
+
+def at_rate(lab: LabUnderTest, rate: int) -> tuple[float, str]:
+    """The seconds from the last line until all are found, and what is wrong where that is too long."""
+    lines = rate * STEP_SECONDS
+    lost_before = losses(lab)
+    marker, seconds = written(lab, FLOODED, lines, rate)
+    ended = time.monotonic()
+    if seconds > 1.1 * STEP_SECONDS:
+        return 0.0, f"the pod gets rid of {lines / seconds:.0f} only"
+    while (have := found(lab, FLOODED, marker)) < lines:
+        if time.monotonic() > ended + MAX_LAG_SECONDS:
+            break
+        time.sleep(0.1)
+    lag = time.monotonic() - ended
+    if have >= lines and lag <= MAX_LAG_SECONDS:
+        return lag, ""
+    return lag, f"{100 * have / lines:.0f} % are found after {lag:.0f} s, {reason(lab, marker, lines, lost_before)}"
+
+
+def reason(lab: LabUnderTest, marker: str, lines: int, lost_before: dict[str, float]) -> str:
+    """Whether the rest of the lines was late or is lost, and where."""
+    began = time.monotonic()
+    while time.monotonic() < began + REASON_SECONDS:
+        if found(lab, FLOODED, marker) >= lines:
+            return f"all {time.monotonic() - began:.0f} s later"
+        time.sleep(1)
+    lost = {where: count - lost_before[where] for where, count in losses(lab).items()}
+    told = ", ".join(f"{count:.0f} {where}" for where, count in lost.items() if count > 0)
+    return told or f"{found(lab, FLOODED, marker):.0f} of {lines} {REASON_SECONDS} s later"
+
+
+def losses(lab: LabUnderTest) -> dict[str, float]:
+    """How many lines were lost so far, by where."""
+    return {where: number(lab.query(query)) for where, query in LOSSES.items()}
+
+
+def told_of(lab: LabUnderTest, cause: Cause) -> Figure:
+    """From an alert's cause to the message, by the chat's clock."""
+    wait(lambda: not lab.query(f'ALERTS{{alertname="{cause.alert}"}}'), f"{cause.alert} does not fire", 300)
+    own = own_seconds(lab, cause)
+    began = datetime.now(UTC)
+    with cause.made(lab):
+        told = wait(lambda: told_since(lab, cause.alert, began), f"somebody is told of {cause.alert}", 300)
+    wait(lambda: not lab.query(f'ALERTS{{alertname="{cause.alert}"}}'), f"the end of {cause.alert}", 300)
+    seconds = (min(told) - began).total_seconds()
+    waited = f", of which the rule waits {own:.0f} s" if own else ""
+    return Figure(f"fault to webhook, {cause.alert}: {cause.what}", f"{seconds:.1f} s{waited}", BAR_OF_ALERTS)
+
+
+def own_seconds(lab: LabUnderTest, cause: Cause) -> float:
+    """How long an alert's cause must last: its `for`, and what its expression lets pass."""
+    groups = lab.prometheus("rules", **{"rule_name[]": cause.alert})["groups"]
+    [rule] = [rule for group in groups for rule in group["rules"]]
+    thresholds = yaml.safe_load((REPOSITORY / "files/rules/thresholds.yml").read_text())
+    allowed = thresholds[cause.threshold]["value"] if cause.threshold else 0
+    return float(rule["duration"]) + float(allowed)
 
 
 def told_since(lab: LabUnderTest, name: str, caused: datetime) -> list[datetime]:

@@ -116,15 +116,15 @@ def kill_switch_engaged(lab: LabUnderTest) -> Iterator[None]:
 
 
 @contextmanager
-def away(lab: LabUnderTest, deployment: str) -> Iterator[None]:
-    """No pod of a deployment of crypto-trading meanwhile."""
-    scale = ("scale", "--namespace", NAMESPACE, f"deployment/{deployment}")
+def away(lab: LabUnderTest, name: str, kind: str = "deployment", namespace: str = NAMESPACE) -> Iterator[None]:
+    """No pod of a deployment or a stateful set of one replica meanwhile."""
+    scale = ("scale", "--namespace", namespace, f"{kind}/{name}")
     lab.kubectl(*scale, "--replicas=0")
     try:
         yield
     finally:
         lab.kubectl(*scale, "--replicas=1")
-        lab.kubectl("rollout", "status", "-n", NAMESPACE, f"deployment/{deployment}", "--timeout=120s")
+        lab.kubectl("rollout", "status", "-n", namespace, f"{kind}/{name}", "--timeout=110s")
 
 
 def kill_a_container(lab: LabUnderTest, service: str) -> None:

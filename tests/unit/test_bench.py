@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
+import subprocess
+import sys
+import urllib.request
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests import bench
+from plugins.filter.prometheus import tradewatch_external_problems
+from tests import bench, bench_monitoring, simulated_services
+from tests.commands import REPOSITORY
+from tests.lab_under_test import LabUnderTest
+from tests.machines import wait
 
 OUTPUT = """
 PLAY RECAP *********************************************************************
@@ -120,3 +131,59 @@ def test_the_figures_of_trading_are_lines_of_the_table() -> None:
 
 def test_several_tries_are_told_by_their_median_and_worst() -> None:
     assert bench.spread([2.0, 1.04, 30.0]) == "2.0 s, worst of 3: 30.0 s"
+
+
+def test_the_causes_are_of_critical_alerts_and_their_thresholds_are_there() -> None:
+    texts = [path.read_text() for path in (REPOSITORY / "files/rules").glob("*.yml")]
+    rules = {
+        rule["alert"]: rule
+        for text in texts
+        for group in yaml.safe_load(text).get("groups", ())
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+    for cause in bench_monitoring.CAUSES:
+        rule = rules[cause.alert]
+        assert rule["labels"]["severity"] == "critical"
+        assert re.findall(r"\$\{(\w+)\}", rule["expr"]) == ([cause.threshold] if cause.threshold else [])
+
+
+def test_simulated_services_are_targets_that_the_role_takes() -> None:
+    entries = simulated_services.entries(50, "192.0.2.1")
+    assert len(entries) == 50
+    assert tradewatch_external_problems(entries) == []
+
+
+def test_a_simulated_service_answers_with_the_page_and_goes_on_counting(tmp_path: Path) -> None:
+    (tmp_path / "metrics").write_text("# TYPE asked_total counter\nasked_total 7\nlimit 3\n")
+    with ExitStack() as free:
+        taken = [free.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        ports = [str(each.getsockname()[1]) for each in taken]
+    process = subprocess.Popen([sys.executable, "-c", simulated_services.SERVER, *ports], cwd=tmp_path)
+
+    def page(port: str) -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                text: str = answer.read().decode()
+                return text
+        except OSError:
+            return ""
+
+    try:
+        for port in ports:
+            wait(lambda: page(port), "an answer", 20)  # noqa: B023
+            first, second = (float(page(port).splitlines()[1].removeprefix("asked_total ")) for _ in range(2))
+            assert 7 < first < second
+            assert page(port).splitlines()[2] == "limit 3"
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def test_the_rate_before_the_first_that_is_too_high_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = {1_000: (0.5, ""), 2_000: (1.26, ""), 4_000: (11.0, "90 % are found after 10 s, 5 discarded by Loki")}
+    monkeypatch.setattr(bench_monitoring, "at_rate", lambda _, rate: found[rate])
+    assert bench_monitoring.throughput(LabUnderTest(tmp_path)).value == (
+        "2000 lines/s, the last found 1.3 s after it was written;"
+        " at 4000 lines/s 90 % are found after 10 s, 5 discarded by Loki"
+    )
