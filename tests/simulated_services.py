@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tests.e2e.faults import in_pod
-from tests.e2e.test_3_scaling import settled
 from tests.lab_under_test import LabUnderTest
+from tests.machines import wait
 
 HOST = "collectors-1"
 # A service of the lab is scraped by two jobs, a simulated one at two ports.
@@ -67,7 +67,7 @@ def simulated_services(lab: LabUnderTest) -> Iterator[Callable[[int], None]]:
         variables = {"prometheus_external_targets": entries(count, host.address)}
         lab.play("--extra-vars", json.dumps(variables), *PLAY_PROMETHEUS)
         up = f'count(up{{job="external"}} == 1) == {count * len(PORTS)}'
-        settled(lambda: lab.query(up), f"{count} simulated services scraped", 240)
+        wait(lambda: lab.query(up), f"{count} simulated services scraped", 240, despite=(OSError,))
 
     host.write(f"{FOLDER}/metrics", in_pod(lab, MODEL, "python3", "-c", READ))
     host.write(f"{FOLDER}/server.py", SERVER)

@@ -33,7 +33,7 @@ def test_a_second_make_lab_builds_and_changes_nothing(lab: LabUnderTest) -> None
     changed = bench.recaps(output)[0]
     assert set(changed) >= {*ROLES, "localhost"}
     assert sum(changed.values()) == 0, (changed, re.findall(r"^changed: .*", output, re.MULTILINE))
-    seconds = bench.stages(output)["site.yml"]
+    seconds: float = bench.stages(output)["site.yml"]
     if seconds >= SECOND_RUN_SECONDS:
         # Once more: something else may have kept the machine busy.
         seconds = lab.play("site.yml").seconds

@@ -53,8 +53,9 @@ def test_scenario(scenario: str, stands: list[str], tmp_path: Path) -> None:
         "TRADEWATCH_MOLECULE_KEEP": "1",
         "TRADEWATCH_MOLECULE_STANDS": ",".join(stands),
         # What an earlier run noted as created and prepared may be gone by now.
-        "MOLECULE_EPHEMERAL_DIRECTORY": str(tmp_path),
+        "MOLECULE_EPHEMERAL_DIRECTORY": str(tmp_path / "state"),
     }
-    run("molecule", "test", "--destroy=never", "--scenario-name", scenario, env=env, timeout=1200)
+    command = ("molecule", "test", "--destroy=never", "--scenario-name", scenario)
+    run(*command, env=env, timeout=1200, log=tmp_path / "log")
     if scenario not in OWN_VARIABLES:
         stands.append(scenario)
