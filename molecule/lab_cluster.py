@@ -187,9 +187,12 @@ class Cluster:
 
         def scrape(url: str) -> dict[str, float]:
             def page() -> str:
-                return str(self.execute(namespace, name, "python3", "-c", GET, url).stdout)
+                result = self.execute(namespace, name, "python3", "-c", GET, url)
+                if result.returncode != 0:
+                    raise OSError(result.stderr.strip()[-300:])
+                return str(result.stdout)
 
-            return samples(eventually(page, f"{url} answers", 60))
+            return samples(eventually(page, f"{url} answers", 60, despite=(OSError,)))
 
         return scrape
 
