@@ -29,6 +29,7 @@ from services_support import PASSWORD, ValkeyServer, eventually, valkey_binary
 from tradewatch.common import bus, streams
 from tradewatch.common.events import Side, stream_name
 from tradewatch.common.fields import parse_time
+from tradewatch.common.service import CANCEL_AGAIN_SECONDS
 from tradewatch.common.streams import SIGNALS_STREAM, Quote, Signal, quotes_stream
 from tradewatch.trading.identity import client_order_id
 from valkey.exceptions import ValkeyError
@@ -194,9 +195,12 @@ async def trading(running: World) -> AsyncIterator[Strategy]:
     try:
         yield strategy
     finally:
-        task.cancel()
+        # Over again: a read's own time limit may swallow one (tradewatch.common.service.until_stopped).
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=CANCEL_AGAIN_SECONDS)
         with suppress(asyncio.CancelledError):
-            await task
+            task.result()
 
 
 async def lag_seconds(running: World) -> float:
