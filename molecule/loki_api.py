@@ -30,9 +30,8 @@ class Loki:
 
     def streams(self, query: str, hours: int = 1) -> list[tuple[dict[str, str], str]]:
         """(labels and structured metadata, line) of the last hours, oldest first."""
-        words = {"query": query, "start": time.time_ns() - hours * 3600 * 10**9, "limit": 5000, "direction": "forward"}
-        with self.open(f"/loki/api/v1/query_range?{urllib.parse.urlencode(words)}") as response:
-            found = json.load(response)["data"]["result"]
+        since = time.time_ns() - hours * 3600 * 10**9
+        found = self._query_range(query, start=since, limit=5000, direction="forward")
         return [(stream["stream"], line) for stream in found for _, line in stream["values"]]
 
     def lines(self, query: str) -> list[str]:
@@ -41,10 +40,12 @@ class Loki:
 
     def newest(self, query: str) -> str:
         """The newest line of a query, of the last hour; empty where there is none."""
-        words = {"query": query, "limit": 1, "direction": "backward"}
-        with self.open(f"/loki/api/v1/query_range?{urllib.parse.urlencode(words)}") as response:
-            found = json.load(response)["data"]["result"]
+        found = self._query_range(query, limit=1, direction="backward")
         return str(found[0]["values"][0][1]) if found else ""
+
+    def _query_range(self, query: str, **words: object) -> Any:
+        with self.open(f"/loki/api/v1/query_range?{urllib.parse.urlencode({'query': query, **words})}") as response:
+            return json.load(response)["data"]["result"]
 
     def push(self, line: str, **labels: str) -> None:
         """One line, written past Promtail."""

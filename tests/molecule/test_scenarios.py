@@ -50,7 +50,6 @@ def test_every_scenario_is_in_the_order(repository: Path) -> None:
 @pytest.mark.parametrize("scenario", ORDER)
 def test_scenario(scenario: str, stands: list[str], tmp_path: Path) -> None:
     env = {
-        "TRADEWATCH_MOLECULE_KEEP": "1",
         "TRADEWATCH_MOLECULE_STANDS": ",".join(stands),
         # What an earlier run noted as created and prepared may be gone by now.
         "MOLECULE_EPHEMERAL_DIRECTORY": str(tmp_path / "state"),

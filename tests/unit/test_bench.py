@@ -162,16 +162,13 @@ def test_a_simulated_service_answers_with_the_page_and_goes_on_counting(tmp_path
     process = subprocess.Popen([sys.executable, "-c", simulated_services.SERVER, *ports], cwd=tmp_path)
 
     def page(port: str) -> str:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-                text: str = answer.read().decode()
-                return text
-        except OSError:
-            return ""
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
 
     try:
         for port in ports:
-            wait(lambda: page(port), "an answer", 20)  # noqa: B023
+            wait(lambda: page(port), "an answer", 20, despite=(OSError,))  # noqa: B023
             first, second = (float(page(port).splitlines()[1].removeprefix("asked_total ")) for _ in range(2))
             assert 7 < first < second
             assert page(port).splitlines()[2] == "limit 3"
