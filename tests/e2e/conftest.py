@@ -12,12 +12,12 @@ import pytest
 from tests.e2e.alerts import Message, known_to_alertmanager, messages
 from tests.e2e.faults import (
     fault,
-    good_news,
     kill_a_container,
     kill_switch_engaged,
     no_faults,
     send_signal,
     story,
+    trade,
     tradewatch,
 )
 from tests.lab_under_test import LabUnderTest
@@ -73,15 +73,6 @@ def calm(lab: LabUnderTest) -> bool:
     return not lab.query(f'ALERTS{{alertname=~"{SWITCH}|{DATA}"}}') and set(last.values()) <= {"RESOLVED"}
 
 
-def order(lab: LabUnderTest) -> None:
-    """A signal that good news speaks for, until one is traded: the price may run away from an order."""
-    good_news(lab)
-    for _ in range(5):
-        story(lab, send_signal(lab)["decision_id"])
-        if lab.query('sum(trade_executions_total{job="kubernetes-pods-metrics",status="filled"}) > 0'):
-            return
-
-
 @pytest.fixture(scope="session")
 def storm(lab: LabUnderTest) -> Storm:
     """Faults of every kind that leaves a mark in the dashboards, over again when this is returned.
@@ -92,7 +83,7 @@ def storm(lab: LabUnderTest) -> Storm:
     seen = Storm()
     wait(lambda: calm(lab), "calm weather", PATIENCE_SECONDS)
     try:
-        order(lab)
+        trade(lab)
         # A signal that the language model cannot judge.
         fault(lab, "llm-simulator", fault="error", status=503, seconds=60)
         story(lab, send_signal(lab)["decision_id"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any
 
 from tests.commands import run
@@ -13,6 +14,8 @@ from tests.machines import wait
 
 NAMESPACE = "crypto-trading"
 PRODUCT = "BTC-USD"
+# In the quote currency, ten times the smallest order.
+ENOUGH_TO_SELL = 100
 FINAL = {"filled", "partially_filled", "cancelled", "rejected", "denied_risk", "denied_llm", "expired", "failed"}
 SIMULATORS = {
     "exchange-simulator": "crypto-collectors",
@@ -35,7 +38,7 @@ async def main():
     quote, now = decode(Quote, fields), datetime.now(UTC)
     expires = now + timedelta(seconds=60)
     signal = Signal(
-        uuid.uuid4(), sys.argv[1], Side.BUY, 0.9, quote.mid, "by hand", now, expires, "a test", quote.trace_id
+        uuid.uuid4(), sys.argv[1], Side(sys.argv[2]), 0.9, quote.mid, "by hand", now, expires, "a test", quote.trace_id
     )
     await client.xadd(SIGNALS_STREAM, encode(signal))
     print(json.dumps({"decision_id": str(signal.signal_id), "trace_id": signal.trace_id}))
@@ -61,8 +64,10 @@ def in_pod(lab: LabUnderTest, service: str, *command: str, namespace: str = NAME
     return lab.kubectl("exec", "--namespace", namespace, f"deployment/{service}", "--", *command, code=code)
 
 
-def send_signal(lab: LabUnderTest) -> dict[str, str]:
-    sent: dict[str, str] = json.loads(in_pod(lab, "trade-orchestrator", "python3", "-c", SIGNAL, PRODUCT))
+def send_signal(lab: LabUnderTest, side: str = "") -> dict[str, str]:
+    """Send a signal of this side, or of one that there is room for."""
+    arguments = (PRODUCT, side or side_with_room(lab))
+    sent: dict[str, str] = json.loads(in_pod(lab, "trade-orchestrator", "python3", "-c", SIGNAL, *arguments))
     return sent
 
 
@@ -82,6 +87,11 @@ def story(lab: LabUnderTest, decision_id: str) -> dict[str, Any]:
     return json_trace(lab, decision_id)
 
 
+def state_of(told: dict[str, Any]) -> str:
+    """The state in which the decision of a story stands."""
+    return str(next(step["details"]["state"] for step in told["steps"] if step["source"] == "decision"))
+
+
 def fault(lab: LabUnderTest, simulator: str, **fields: Any) -> None:
     """Switch a fault of a simulator on."""
     in_pod(lab, simulator, "python3", "-c", FAULT, json.dumps(fields), namespace=SIMULATORS[simulator])
@@ -93,11 +103,31 @@ def no_faults(lab: LabUnderTest, *simulators: str) -> None:
         in_pod(lab, simulator, "python3", "-c", NO_FAULTS, namespace=SIMULATORS[simulator])
 
 
-def good_news(lab: LabUnderTest) -> None:
-    """Have the news speak for the product: the language model's stand-in denies a signal that they contradict."""
+def side_with_room(lab: LabUnderTest) -> str:
+    """The side of which risk-manager takes an order: the system trades by itself too, and may hold only so much."""
+    rows = json.loads(in_pod(lab, "trade-orchestrator", "tradewatch", "positions", "--json"))
+    held = sum(Decimal(row["quantity"]) * Decimal(row["average_price"]) for row in rows if row["product_id"] == PRODUCT)
+    return "SELL" if held > ENOUGH_TO_SELL else "BUY"
+
+
+def news_for(lab: LabUnderTest, side: str) -> None:
+    """Have the news speak for the side: the language model's stand-in denies a signal that they contradict."""
     asset = PRODUCT.split("-")[0]
-    fault(lab, "news-simulator", fault="extreme", tone="positive", asset=asset, count=50, seconds=3600)
-    wait(lambda: lab.query(f'sentiment_score{{asset="{asset}"}} > 0'), f"good news of {asset}", 180)
+    tone, comes_to = ("positive", "> 0") if side == "BUY" else ("negative", "< 0")
+    no_faults(lab, "news-simulator")
+    fault(lab, "news-simulator", fault="extreme", tone=tone, asset=asset, count=50, seconds=3600)
+    wait(lambda: lab.query(f'sentiment_score{{asset="{asset}"}} {comes_to}'), f"{tone} news of {asset}", 180)
+
+
+def trade(lab: LabUnderTest) -> dict[str, Any]:
+    """The story of a decision that ended in a fill at the exchange: of a few, as the price may run away from one."""
+    for _ in range(5):
+        side = side_with_room(lab)
+        news_for(lab, side)
+        told = story(lab, send_signal(lab, side)["decision_id"])
+        if state_of(told) == "filled":
+            return told
+    raise AssertionError(f"no signal was traded; the last one: {told}")
 
 
 def tradewatch(lab: LabUnderTest, *arguments: str) -> str:

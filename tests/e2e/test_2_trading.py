@@ -12,12 +12,13 @@ import pytest
 from tests.e2e.faults import (
     NAMESPACE,
     PRODUCT,
-    good_news,
     in_pod,
     json_trace,
     kill_switch_engaged,
     send_signal,
+    state_of,
     story,
+    trade,
     tradewatch,
 )
 from tests.lab_under_test import LabUnderTest
@@ -26,23 +27,13 @@ from tests.machines import wait
 STATE = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/state', timeout=10).read().decode())"
 
 
-def state_of(told: dict[str, Any]) -> str:
-    return str(next(step["details"]["state"] for step in told["steps"] if step["source"] == "decision"))
-
-
 def details(told: dict[str, Any], source: str) -> list[dict[str, Any]]:
     return [step["details"] for step in told["steps"] if step["source"] == source]
 
 
 @pytest.fixture(scope="module")
 def traded(lab: LabUnderTest) -> dict[str, Any]:
-    """The story of a decision that ended in a fill at the exchange: of a few, as the price may run away from one."""
-    good_news(lab)
-    for _ in range(5):
-        told = story(lab, send_signal(lab)["decision_id"])
-        if state_of(told) == "filled":
-            return told
-    raise AssertionError(f"no signal was traded; the last one: {told}")
+    return trade(lab)
 
 
 def test_every_service_is_ready(lab: LabUnderTest) -> None:
