@@ -3,6 +3,7 @@
 import asyncio
 import random
 import uuid
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ import pytest
 from executor_support import PRODUCTS, TRACE, Exchange, Executor, ExecutorProcess, exchange, executor
 from postgres_support import Database, PostgresServer
 from services_support import eventually, value
-from tradewatch.trading.execution.leadership import LOCK
-from tradewatch.trading.execution.lifecycle import Patience
+from tradewatch.common.events import Side
+from tradewatch.trading.contracts import OrderRequest
+from tradewatch.trading.execution.leadership import LOCK, Leadership
+from tradewatch.trading.execution.lifecycle import LIMIT_IOC, Patience
+from tradewatch.trading.execution.store import OrderStore
 from tradewatch.trading.identity import client_order_id
 
 ABOVE, BELOW = Decimal("1.02"), Decimal("0.9")
@@ -256,6 +260,42 @@ async def test_only_one_of_two_executors_sends_and_the_other_takes_over(database
             assert sorted(answer.status_code for answer in answers) == [202, 503]
         await check_books(database, at)
         assert len(await at.orders()) == 2
+
+
+async def test_who_gives_the_lock_up_frees_it(database: Database) -> None:
+    async with database.connect() as pool:
+
+        async def held_once() -> None:
+            held = asyncio.Event()
+            one = Leadership(pool, lambda: None, lambda active: held.set() if active else None, interval_seconds=0.05)
+            running = asyncio.create_task(one.run())
+            try:
+                await asyncio.wait_for(held.wait(), 5)
+            finally:
+                running.cancel()
+                await asyncio.wait({running})
+
+        await held_once()
+        # On another connection of the same pool, which would keep the first one's session.
+        async with pool.acquire():
+            await held_once()
+
+
+async def test_calls_about_one_decision_at_the_same_time_find_one_order(database: Database) -> None:
+    async with database.connect() as pool:
+        store = OrderStore(pool)
+        for _ in range(40):
+            request = OrderRequest(
+                decision_id=uuid.uuid4(),
+                trace_id=TRACE,
+                product_id="BTC-USD",
+                side=Side.BUY,
+                quote_size=Decimal(100),
+                limit_price=Decimal(65_000),
+                expires=datetime.now(UTC) + timedelta(minutes=1),
+            )
+            changes = await asyncio.gather(*(store.accept(request, None, LIMIT_IOC) for _ in range(5)))
+            assert {change.order.client_order_id for change in changes} == {client_order_id(request.decision_id)}
 
 
 async def test_bad_orders_are_refused(database: Database) -> None:

@@ -5,6 +5,9 @@ from uuid import UUID
 
 from tradewatch.store.database import Connection, Pool
 
+# Where what the audit tells of is one statement: its rows' `actor`, `action`, `trace_id`, `decision_id`, `details`.
+INSERT = "INSERT INTO audit_log (actor, action, trace_id, decision_id, details)"
+
 
 async def append(
     connection: Connection | Pool,
@@ -20,7 +23,7 @@ async def append(
     The database numbers the steps of a decision itself. `details` must hold no secret.
     """
     await connection.execute(
-        "INSERT INTO audit_log (actor, action, trace_id, decision_id, details) VALUES ($1, $2, $3, $4, $5)",
+        f"{INSERT} VALUES ($1, $2, $3, $4, $5)",
         actor,
         action,
         trace_id,

@@ -84,6 +84,7 @@ def connect(url: str, password: str | None, application_name: str, *, max_size: 
         timeout=CONNECT_SECONDS,
         command_timeout=COMMAND_SECONDS,
         init=_prepare,
+        reset=_keep,
         server_settings={
             "application_name": application_name,
             "statement_timeout": str(int(COMMAND_SECONDS * 1000)),
@@ -94,6 +95,10 @@ def connect(url: str, password: str | None, application_name: str, *, max_size: 
 
 async def _prepare(connection: Connection) -> None:
     await connection.set_type_codec("jsonb", encoder=_to_json, decoder=json.loads, schema="pg_catalog")
+
+
+async def _keep(_: Connection) -> None:
+    """Reset nothing when a connection comes back: it costs a round trip, and who leaves something ends its session."""
 
 
 def _to_json(value: Any) -> str:

@@ -6,7 +6,7 @@ connection, so a replica that lost the lock cannot mark one, and what is not mar
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
@@ -72,6 +72,9 @@ class Leadership:
             self._connection = None
             self._changed(False)
             _log.warning("gave the lock up: no order is sent from here")
+            # The lock ends with its connection, which the pool would keep; one that died is the pool's no more.
+            with suppress(asyncpg.InterfaceError):
+                connection.terminate()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -88,9 +88,9 @@ class OrderStore:
             known = await _by_decision(connection, request.decision_id)
             if known is not None:
                 return Change(known, ended=False)
-            if await connection.fetchval("SELECT now() >= $1", request.expires):
+            state, now = await _trading_state(connection)
+            if now >= request.expires:
                 raise OrderExpired("the decision's time is over")
-            state = await _trading_state(connection)
             held = await _sellable(connection, request.product_id) if request.side is Side.SELL else Decimal(0)
             planned = sizing.plan(request.side, request.quote_size, request.limit_price, product, state, held)
             row = await connection.fetchrow(
@@ -98,7 +98,7 @@ class OrderStore:
                         quote_size, base_size, limit_price, status, reason, finished)
                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text, $11,
                         CASE WHEN $10::text = 'rejected' THEN now() END)
-                    ON CONFLICT (decision_id) DO NOTHING RETURNING *, now() AS read""",
+                    ON CONFLICT DO NOTHING RETURNING *, now() AS read""",
                 client_order_id(request.decision_id),
                 request.decision_id,
                 request.trace_id,
@@ -141,7 +141,8 @@ class OrderStore:
         The share lock on the state orders the two: a kill switch either is seen here, or finds the order marked.
         """
         order = await _locked(connection, order_id)
-        refusal = sizing.refusal_by_state(await _trading_state(connection), order.side)
+        state, _ = await _trading_state(connection)
+        refusal = sizing.refusal_by_state(state, order.side)
         return await _move(connection, order, Rejected(refusal) if refusal else Sending())
 
     async def apply(self, order_id: UUID, event: Event, details: Mapping[str, Any] | None = None) -> Change:
@@ -279,9 +280,10 @@ async def _locked(connection: Connection, order_id: UUID) -> StoredOrder:
     return _order(row)
 
 
-async def _trading_state(connection: Connection) -> TradingState:
-    state = await connection.fetchval("SELECT state FROM trading_state WHERE id = 1 FOR SHARE")
-    return TradingState(state) if state else TradingState.HALTED
+async def _trading_state(connection: Connection) -> tuple[TradingState, datetime]:
+    """The state, and the time at which the transaction began."""
+    state, now = await connection.fetchrow("SELECT (SELECT state FROM trading_state WHERE id = 1 FOR SHARE), now()")
+    return TradingState(state) if state else TradingState.HALTED, now
 
 
 async def _sellable(connection: Connection, product_id: str) -> Decimal:

@@ -9,20 +9,26 @@ from uuid import UUID
 from tradewatch.common.events import Side
 from tradewatch.common.streams import Signal
 from tradewatch.store import audit
-from tradewatch.store.database import Connection, Pool
+from tradewatch.store.database import Pool
 from tradewatch.trading.orchestrator.machine import FINAL, State
 
 ACTOR = "trade-orchestrator"
 
-_STORE_SIGNAL = """
-INSERT INTO signals (signal_id, trace_id, product_id, side, confidence, reference_price, model_version, rationale,
-                     created, expires)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-ON CONFLICT (signal_id) DO NOTHING RETURNING accepted
-"""
-_STORE_DECISION = """
-INSERT INTO decisions (decision_id, trace_id, state, received, updated) VALUES ($1, $2, 'received', $3, $3)
-"""
+# Each is one statement, thus one round trip and a transaction of its own.
+_ACCEPT = f"""
+WITH signal AS (
+    INSERT INTO signals (signal_id, trace_id, product_id, side, confidence, reference_price, model_version, rationale,
+                         created, expires)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+    ON CONFLICT (signal_id) DO NOTHING RETURNING signal_id, trace_id, accepted
+), decision AS (
+    INSERT INTO decisions (decision_id, trace_id, state, received, updated)
+    SELECT signal_id, trace_id, 'received', accepted, accepted FROM signal
+), told AS (
+    {audit.INSERT} SELECT '{ACTOR}', $11, trace_id, signal_id, $12 FROM signal
+)
+SELECT accepted FROM signal
+"""  # noqa: S608
 _SELECT = """
 SELECT d.decision_id, d.state, d.version, d.received, d.updated, d.quote_size, d.limit_price,
        s.trace_id, s.product_id, s.side, s.confidence, s.reference_price, s.model_version, s.rationale,
@@ -33,13 +39,19 @@ _UNFINISHED = """
 WHERE d.finished IS NULL AND d.updated <= now() - make_interval(secs => $1)
 ORDER BY d.received, d.decision_id LIMIT $2
 """
-_MOVE = """
-UPDATE decisions SET state = $3, reason = $4, version = version + 1, updated = clock_timestamp(),
-    finished = CASE WHEN $5 THEN clock_timestamp() END,
-    quote_size = coalesce($6, quote_size), limit_price = coalesce($7, limit_price)
-WHERE decision_id = $1 AND version = $2
-RETURNING updated
-"""
+_MOVE = f"""
+WITH moved AS (
+    UPDATE decisions SET state = $3, reason = $4, version = version + 1, updated = clock_timestamp(),
+        finished = CASE WHEN $5 THEN clock_timestamp() END,
+        quote_size = coalesce($6, quote_size), limit_price = coalesce($7, limit_price)
+    WHERE decision_id = $1 AND version = $2
+    RETURNING decision_id, trace_id, updated
+), told AS (
+    {audit.INSERT} SELECT '{ACTOR}', $8, trace_id, decision_id,
+        $9::jsonb || jsonb_build_object('seconds', extract(epoch FROM updated - $10)) FROM moved
+)
+SELECT updated FROM moved
+"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +84,22 @@ class DecisionStore:
 
     async def accept(self, signal: Signal) -> Decision | None:
         """Store a signal and its decision; None where the signal is known already."""
-        async with self._pool.acquire() as connection, connection.transaction():
-            accepted = await connection.fetchval(
-                _STORE_SIGNAL,
-                signal.signal_id,
-                signal.trace_id,
-                signal.product_id,
-                signal.side.value,
-                signal.confidence,
-                signal.reference_price,
-                signal.model_version,
-                signal.rationale,
-                signal.created,
-                signal.expires,
-            )
-            if accepted is None:
-                return None
-            await connection.execute(_STORE_DECISION, signal.signal_id, signal.trace_id, accepted)
-            details = {"state": State.RECEIVED, "version": 1, "product_id": signal.product_id, "side": signal.side}
-            await _append(connection, signal, State.RECEIVED, details)
-        return Decision(signal, State.RECEIVED, 1, accepted, accepted)
+        accepted = await self._pool.fetchval(
+            _ACCEPT,
+            signal.signal_id,
+            signal.trace_id,
+            signal.product_id,
+            signal.side.value,
+            signal.confidence,
+            signal.reference_price,
+            signal.model_version,
+            signal.rationale,
+            signal.created,
+            signal.expires,
+            _action(State.RECEIVED),
+            {"state": State.RECEIVED, "version": 1, "product_id": signal.product_id, "side": signal.side},
+        )
+        return None if accepted is None else Decision(signal, State.RECEIVED, 1, accepted, accepted)
 
     async def load(self, decision_id: UUID) -> Decision:
         """A decision as it stands now."""
@@ -116,22 +124,28 @@ class DecisionStore:
         Raises:
             Conflict: the stored version is not the given one.
         """
-        final = state in FINAL
-        async with self._pool.acquire() as connection, connection.transaction():
-            updated = await connection.fetchval(
-                _MOVE, decision.decision_id, decision.version, state.value, reason, final, quote_size, limit_price
-            )
-            if updated is None:
-                raise Conflict
-            told = {
-                "from": decision.state,
-                "state": state,
-                "version": decision.version + 1,
-                "seconds": (updated - decision.updated).total_seconds(),
-                **({"reason": reason} if reason else {}),
-                **(details or {}),
-            }
-            await _append(connection, decision.signal, state, told)
+        told = {
+            "from": decision.state,
+            "state": state,
+            "version": decision.version + 1,
+            **({"reason": reason} if reason else {}),
+            **(details or {}),
+        }
+        updated = await self._pool.fetchval(
+            _MOVE,
+            decision.decision_id,
+            decision.version,
+            state.value,
+            reason,
+            state in FINAL,
+            quote_size,
+            limit_price,
+            _action(state),
+            told,
+            decision.updated,
+        )
+        if updated is None:
+            raise Conflict
         return replace(
             decision,
             state=state,
@@ -142,15 +156,9 @@ class DecisionStore:
         )
 
 
-async def _append(connection: Connection, signal: Signal, state: State, details: dict[str, Any]) -> None:
-    await audit.append(
-        connection,
-        actor=ACTOR,
-        action=f"decision.{state}",
-        trace_id=signal.trace_id,
-        decision_id=signal.signal_id,
-        details=details,
-    )
+def _action(state: State) -> str:
+    """What the audit calls the coming into a state."""
+    return f"decision.{state}"
 
 
 def _decision(row: Any) -> Decision:

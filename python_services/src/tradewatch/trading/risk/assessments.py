@@ -12,11 +12,16 @@ _FIND = """
 SELECT product_id, side, decision, reason, detail, approved_quote_size, limit_price, risk_score
 FROM risk_assessments WHERE decision_id = $1 AND stage = $2
 """
-_INSERT = """
-INSERT INTO risk_assessments (decision_id, stage, trace_id, product_id, side, decision, reason, detail,
-                              approved_quote_size, limit_price, risk_score)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING RETURNING decision_id
-"""
+_INSERT = f"""
+WITH added AS (
+    INSERT INTO risk_assessments (decision_id, stage, trace_id, product_id, side, decision, reason, detail,
+                                  approved_quote_size, limit_price, risk_score)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING RETURNING trace_id, decision_id
+), told AS (
+    {audit.INSERT} SELECT '{ACTOR}', $12, trace_id, decision_id, $13 FROM added
+)
+SELECT true FROM added
+"""  # noqa: S608
 
 
 async def find(connection: Connection | Pool, request: AssessmentRequest) -> AssessmentAnswer | None:
@@ -38,7 +43,7 @@ async def find(connection: Connection | Pool, request: AssessmentRequest) -> Ass
 async def store(connection: Connection, request: AssessmentRequest, assessment: Assessment) -> bool:
     """Store the answer and its audit row, in the caller's transaction. False where another one was stored before."""
     answer = answer_of(assessment)
-    inserted = await connection.fetchval(
+    added = await connection.fetchval(
         _INSERT,
         request.decision_id,
         request.stage.value,
@@ -51,18 +56,10 @@ async def store(connection: Connection, request: AssessmentRequest, assessment: 
         answer.approved_quote_size,
         answer.limit_price,
         answer.risk_score,
+        f"risk_{request.stage.value}_{answer.decision}",
+        {"stage": request.stage.value, **answer.model_dump(exclude={"decision"}, exclude_none=True)},
     )
-    if inserted is None:
-        return False
-    await audit.append(
-        connection,
-        actor=ACTOR,
-        action=f"risk_{request.stage.value}_{answer.decision}",
-        trace_id=request.trace_id,
-        decision_id=request.decision_id,
-        details={"stage": request.stage.value, **answer.model_dump(exclude={"decision"}, exclude_none=True)},
-    )
-    return True
+    return added is not None
 
 
 def answer_of(assessment: Assessment) -> AssessmentAnswer:

@@ -94,13 +94,12 @@ class RiskManager:
         quotes = await read_quotes(self._valkey, self._limits.products)
         async with self._pool.acquire() as connection, connection.transaction():
             stored = await state.read(connection, lock=True)
-            earlier = await assessments.find(connection, request)
-            if earlier is not None:
-                return earlier
             snapshot = await self._snapshot(connection, stored, quotes)
             await self._tighten(connection, stored, snapshot.portfolio)
             assessment = assess(request.signal, snapshot, self._limits)
-            await assessments.store(connection, request, assessment)
+            added = await assessments.store(connection, request, assessment)
+        if not added and (earlier := await assessments.find(self._pool, request)):
+            return earlier
         exemplar = {"trace_id": request.trace_id}
         self._metrics.duration[request.stage].observe(time.perf_counter() - started, exemplar)
         self._metrics.decisions[assessment.reason].inc(1, exemplar)

@@ -15,14 +15,6 @@ from tradewatch.trading.risk.decision import Equity, Holding, PendingOrder, Port
 _log = get_logger("risk")
 _throttle = Throttle()
 
-# A sale whose size is not known may sell everything.
-_ORDERS = """
-SELECT product_id, side,
-       greatest(0, CASE side
-           WHEN 'BUY' THEN quote_size - filled_size * coalesce(average_price, 0)
-           ELSE coalesce(base_size, quote_size / limit_price, 1e18) - filled_size END) AS remaining
-FROM orders WHERE finished IS NULL
-"""
 # Approved and not yet an order: it may become one as long as its decision has not ended. One without a decision was
 # asked for by hand and does not become an order later.
 _RESERVED_FROM = """
@@ -31,22 +23,28 @@ WHERE a.stage = 'before_execution' AND a.decision = 'approve'
   AND d.finished IS NULL AND (d.decision_id IS NOT NULL OR a.assessed > now() - interval '1 minute')
   AND NOT EXISTS (SELECT FROM orders AS o WHERE o.decision_id = a.decision_id)
 """
-_RESERVED = f"""
+# A sale whose size is not known may sell everything.
+_PENDING = f"""
+SELECT product_id, side,
+       greatest(0, CASE side
+           WHEN 'BUY' THEN quote_size - filled_size * coalesce(average_price, 0)
+           ELSE coalesce(base_size, quote_size / limit_price, 1e18) - filled_size END) AS remaining
+FROM orders WHERE finished IS NULL
+UNION ALL
 SELECT a.product_id, a.side,
        CASE a.side WHEN 'BUY' THEN a.approved_quote_size ELSE a.approved_quote_size / a.limit_price END AS remaining
 {_RESERVED_FROM}
-"""
-_LAST_MINUTE = f"""
-SELECT (SELECT count(*) FROM orders WHERE created > now() - interval '1 minute')
-     + (SELECT count(*) {_RESERVED_FROM} AND a.assessed > now() - interval '1 minute')
 """  # noqa: S608
-_EQUITY = """
-SELECT newest.at, newest.cash, newest.total,
+# One row, whose equity is empty as long as nothing was valued.
+_FIGURES = f"""
+SELECT (SELECT count(*) FROM orders WHERE created > now() - interval '1 minute')
+     + (SELECT count(*) {_RESERVED_FROM} AND a.assessed > now() - interval '1 minute') AS orders_last_minute,
+       newest.at, newest.cash, newest.total,
        coalesce((SELECT total FROM equity WHERE at <= $1 ORDER BY at DESC LIMIT 1),
                 (SELECT total FROM equity ORDER BY at LIMIT 1)) AS day_start,
        greatest(newest.total, (SELECT max(total) FROM equity WHERE at >= $2)) AS peak
-FROM (SELECT at, cash, total FROM equity ORDER BY at DESC LIMIT 1) AS newest
-"""
+FROM (VALUES (1)) AS always LEFT JOIN (SELECT at, cash, total FROM equity ORDER BY at DESC LIMIT 1) AS newest ON true
+"""  # noqa: S608
 
 
 async def read_quotes(client: Valkey, products: Iterable[str]) -> dict[str, Quote]:
@@ -83,17 +81,16 @@ def _note_unusable(product_id: str, problem: str) -> None:
 async def read_portfolio(connection: Connection, now: datetime, measured_from: datetime) -> Portfolio:
     """What the store says. Losses are measured from midnight UTC or `measured_from`, drawdown from the latter."""
     positions = await connection.fetch("SELECT product_id, quantity, last_loss FROM positions")
-    orders = await connection.fetch(_ORDERS)
-    reserved = await connection.fetch(_RESERVED)
     pending = tuple(
-        PendingOrder(row["product_id"], Side(row["side"]), row["remaining"]) for row in (*orders, *reserved)
+        PendingOrder(row["product_id"], Side(row["side"]), row["remaining"]) for row in await connection.fetch(_PENDING)
     )
     day_start = max(datetime.combine(now.date(), time(), UTC), measured_from)
-    equity = await connection.fetchrow(_EQUITY, day_start, measured_from)
+    figures = dict(await connection.fetchrow(_FIGURES, day_start, measured_from))
+    orders_last_minute = figures.pop("orders_last_minute")
     return Portfolio(
         holdings={row["product_id"]: Holding(row["quantity"], row["last_loss"]) for row in positions},
         pending=pending,
         open_orders=len(pending),
-        orders_last_minute=await connection.fetchval(_LAST_MINUTE),
-        equity=Equity(**dict(equity)) if equity else None,
+        orders_last_minute=orders_last_minute,
+        equity=None if figures["at"] is None else Equity(**figures),
     )
