@@ -1,8 +1,9 @@
 """Measure the trading system's figures for docs/benchmarks.md: `python bench_trading.py`, JSON on standard output.
 
 Every service is a process, with a real Valkey and a real PostgreSQL; the exchange and the language model are the
-simulators, the latter without a delay. In the place of signal-generator, whose model decides when to trade, each quote
-becomes a signal: what is measured is the way that the signal takes, not how often there is one.
+simulators, the latter without a delay. In the place of signal-generator, whose model decides when to trade, quotes
+become signals, one product's a second in turn, then every product's at once: what is measured is the way that a signal
+takes, not how often there is one.
 """
 
 import asyncio
@@ -37,7 +38,8 @@ from world import PRODUCTS, World
 
 RATES = (100, 1_000, 5_000)
 WARM_UP_SECONDS = 10.0
-MEASURED_SECONDS = 60.0
+MEASURED_SECONDS = 120.0
+TOGETHER_SECONDS = 30.0
 # Between the highest rate that was kept up with and the lowest that was not, the middle is tried so often.
 CAPACITY_STEPS = 3
 CAPACITY_SECONDS = 30.0
@@ -50,6 +52,8 @@ SIGNAL_SECONDS = 30.0
 MIN_ORDERS = 50
 _LAG_EVERY_SECONDS = 1.0
 _LOOK_BACK_PAGE, _LOOK_BACK_PAGES = 100, 20
+_QUIET_MILLISECONDS = 200
+_MAX_UNTRACED = 10 * len(PRODUCTS)
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -77,7 +81,7 @@ def world(ticks_per_second: int, *, beside: bool = False) -> Iterator[World]:
     with tempfile.TemporaryDirectory(prefix="tradewatch-bench-") as folder:
         directory = Path(folder)
         directory.chmod(0o755)
-        valkey, postgres = ValkeyServer(binary, directory), PostgresServer(directory)
+        valkey, postgres = ValkeyServer(binary, directory), PostgresServer(directory, sync=True)
         valkey.start()
         postgres.start()
         try:
@@ -112,13 +116,17 @@ class Sent:
 
 
 class Strategy:
-    """Signals at every quote.
+    """A signal at one product's quote each second, `together` at every product's.
 
     It looks a quote's tick up instead of following all market data: what measures should cost next to nothing.
     """
 
     def __init__(self, running: World) -> None:
         self._client = bus.connect(running.valkey.url, PASSWORD)
+        # By stream, an entry's id. Not "$", which skips what comes between two reads.
+        self._last: dict[bytes, bytes] = {}
+        self._sides = dict.fromkeys(PRODUCTS, Side.BUY)
+        self.together = False
         self.sent: list[Sent] = []
 
     async def events(self) -> int:
@@ -133,40 +141,56 @@ class Strategy:
         finally:
             await self._client.aclose()
 
-    async def _quotes(self) -> AsyncIterator[Quote]:
-        last = dict.fromkeys((quotes_stream(product).encode() for product in PRODUCTS), b"$")
-        while True:
-            try:
-                answer = await self._client.xread(last, count=100, block=1_000)
-            except (ValkeyError, OSError, TimeoutError):
-                await asyncio.sleep(0.1)
-                continue
-            for name, entries in answer or ():
-                for identifier, fields in entries:
-                    last[name] = identifier
-                    yield streams.decode(Quote, fields)
+    async def _next_quotes(self) -> list[Quote]:
+        """What comes next; nothing where a while brings none."""
+        try:
+            answer = await self._client.xread(self._last, count=100, block=_QUIET_MILLISECONDS)
+        except (ValkeyError, OSError, TimeoutError):
+            await asyncio.sleep(0.1)
+            return []
+        quotes = []
+        for name, entries in answer or ():
+            for identifier, fields in entries:
+                self._last[name] = identifier
+                quotes.append(streams.decode(Quote, fields))
+        return [quote for quote in quotes if self.together or _turn(quote.time) == quote.product_id]
 
     async def _follow_quotes(self) -> None:
-        sides = dict.fromkeys(PRODUCTS, Side.BUY)
-        async for quote in self._quotes():
-            now = datetime.now(UTC)
-            signal = Signal(
-                uuid.uuid4(),
-                quote.product_id,
-                sides[quote.product_id],
-                0.9,
-                quote.mid,
-                "bench",
-                now,
-                now + timedelta(seconds=SIGNAL_SECONDS),
-                "bench",
-                quote.trace_id,
-            )
-            # The positions stay near nothing, whatever the length of the run.
-            sides[quote.product_id] = Side.SELL if sides[quote.product_id] is Side.BUY else Side.BUY
-            with suppress(ValkeyError, OSError, TimeoutError):
-                await self._client.xadd(SIGNALS_STREAM, streams.encode(signal))
-                self.sent.append(Sent(signal.signal_id, await self._tick(quote)))
+        for product in PRODUCTS:
+            newest = await self._client.xrevrange(quotes_stream(product), count=1)
+            self._last[quotes_stream(product).encode()] = newest[0][0] if newest else b"0"
+        untraced: list[tuple[uuid.UUID, Quote]] = []
+        while True:
+            quotes = await self._next_quotes()
+            for quote in quotes:
+                with suppress(ValkeyError, OSError, TimeoutError):
+                    untraced.append((await self._signal(quote), quote))
+            # All products' quotes come at once, so that to look for their ticks then would delay the signals.
+            if not quotes or len(untraced) > _MAX_UNTRACED:
+                for signal_id, quote in untraced:
+                    with suppress(ValkeyError, OSError, TimeoutError):
+                        self.sent.append(Sent(signal_id, await self._tick(quote)))
+                untraced.clear()
+
+    async def _signal(self, quote: Quote) -> uuid.UUID:
+        now = datetime.now(UTC)
+        side = self._sides[quote.product_id]
+        # The positions stay near nothing, whatever the length of the run.
+        self._sides[quote.product_id] = Side.SELL if side is Side.BUY else Side.BUY
+        signal = Signal(
+            uuid.uuid4(),
+            quote.product_id,
+            side,
+            0.9,
+            quote.mid,
+            "bench",
+            now,
+            now + timedelta(seconds=SIGNAL_SECONDS),
+            "bench",
+            quote.trace_id,
+        )
+        await self._client.xadd(SIGNALS_STREAM, streams.encode(signal))
+        return signal.signal_id
 
     async def _tick(self, quote: Quote) -> Tick | None:
         """The tick that a quote carries the trace of: among the last that the bus had before the quote's second."""
@@ -186,9 +210,14 @@ class Strategy:
         return None
 
 
+def _turn(second: datetime) -> str:
+    """The product whose turn a second is."""
+    return PRODUCTS[int(second.timestamp()) % len(PRODUCTS)]
+
+
 @asynccontextmanager
 async def trading(running: World) -> AsyncIterator[Strategy]:
-    """Everything started, and a signal at each quote."""
+    """Everything started, and the strategy at work."""
     await running.start()
     strategy = Strategy(running)
     task = asyncio.create_task(strategy.run())
@@ -277,7 +306,9 @@ async def _all_ended(running: World) -> bool:
     return row["open"] == 0
 
 
-async def tick_to_order(running: World, rate: int, measured_seconds: float) -> dict[str, Any]:
+async def tick_to_order(
+    running: World, rate: int, measured_seconds: float, together_seconds: float = 0.0
+) -> dict[str, Any]:
     """The figures of one rate of ticks (matches at the exchange a second, over all products)."""
     async with trading(running) as strategy:
         await asyncio.sleep(WARM_UP_SECONDS)
@@ -286,36 +317,45 @@ async def tick_to_order(running: World, rate: int, measured_seconds: float) -> d
         lag = await _largest_lag(running, measured_seconds)
         seconds, events, last = time.monotonic() - started, await strategy.events() - before_events, len(strategy.sent)
         after = usages(running)
-        sent = strategy.sent[first:last]
+        strategy.together = True
+        # What comes of it at once may still be one product's.
+        await asyncio.sleep(min(2.0, together_seconds))
+        all_from = len(strategy.sent)
+        await asyncio.sleep(together_seconds)
+        sent, all_sent = strategy.sent[first:last], strategy.sent[all_from:]
     # What is slow is waited for: a signal that has no order yet when all is over counts as one that lived in vain.
     with suppress(AssertionError):
         await eventually(lambda: _all_ended(running), SIGNAL_SECONDS + 15)
     state = await running.exchange_state()
     rows = await running.database.fetch("SELECT decision_id, state FROM decisions")
-    came = ways(
-        sent,
-        {order["client_order_id"]: parse_time(order["created_time"]) for order in state["orders"]},
-        {row["decision_id"]: row["state"] for row in rows},
-    )
+    placed = {order["client_order_id"]: parse_time(order["created_time"]) for order in state["orders"]}
+    states = {row["decision_id"]: row["state"] for row in rows}
+    came, all_came = ways(sent, placed, states), ways(all_sent, placed, states)
     if came.denied > len(sent) // 10:
         reasons = await running.database.fetch("SELECT state, reason, count(*) FROM decisions GROUP BY 1, 2")
         raise AssertionError(f"{came.denied} of {len(sent)} signals denied: {[tuple(row) for row in reasons]}")
     behind = max((_seconds_to_bus(one.tick) for one in sent if one.tick), default=measured_seconds)
-    enough = len(came.seconds) >= MIN_ORDERS
     return {
         "ticks_per_second": rate,
         "events_per_second": round(events / seconds),
-        "signals": len(sent),
-        "orders": came.orders,
-        "denied": came.denied,
-        "without_order": dict(came.without),
-        "p50_ms": round(1000 * percentile(came.seconds, 50)) if enough else None,
-        "p99_ms": round(1000 * percentile(came.seconds, 99)) if enough else None,
+        "in_turn": _told(came),
+        "together": _told(all_came),
         "collector_seconds": round(behind, 2),
         "aggregator_seconds": round(lag, 2),
         "keeps_up": keeps_up(rate, events / seconds, behind, lag),
         "cores": {name: round((after[name].cpu_seconds - before[name].cpu_seconds) / seconds, 2) for name in after},
         "resident_mib": resident_mib(after),
+    }
+
+
+def _told(came: Ways) -> dict[str, Any]:
+    enough = len(came.seconds) >= MIN_ORDERS
+    return {
+        "orders": came.orders,
+        "denied": came.denied,
+        "without_order": dict(came.without),
+        "p50_ms": round(1000 * percentile(came.seconds, 50)) if enough else None,
+        "p99_ms": round(1000 * percentile(came.seconds, 99)) if enough else None,
     }
 
 
@@ -328,11 +368,11 @@ def resident_mib(found: Mapping[str, Usage]) -> dict[str, int]:
     return {name: round(used.resident_bytes / 2**20) for name, used in found.items()}
 
 
-def measured(rate: int, measured_seconds: float) -> dict[str, Any]:
+def measured(rate: int, measured_seconds: float, together_seconds: float = 0.0) -> dict[str, Any]:
     """The figures of a rate, in a world of its own."""
     print(f"bench: {rate} ticks/s for {measured_seconds:.0f} s", file=sys.stderr, flush=True)
     with world(rate) as running:
-        found = asyncio.run(tick_to_order(running, rate, measured_seconds))
+        found = asyncio.run(tick_to_order(running, rate, measured_seconds, together_seconds))
     print(f"bench: {found}", file=sys.stderr, flush=True)
     return found
 
@@ -400,7 +440,7 @@ async def _traded(running: World, since: datetime) -> bool:
 
 def main() -> int:
     """Measure all of it; progress goes to standard error."""
-    rates = [measured(rate, MEASURED_SECONDS) for rate in RATES]
+    rates = [measured(rate, MEASURED_SECONDS, TOGETHER_SECONDS) for rate in RATES]
     found = capacity(rates, lambda rate: measured(rate, CAPACITY_SECONDS))
     print("bench: recovery", file=sys.stderr, flush=True)
     with world(RATES[0], beside=True) as running:

@@ -94,23 +94,21 @@ def test_an_unknown_part_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_figures_of_trading_are_lines_of_the_table() -> None:
+    came = {"orders": 300, "denied": 1, "without_order": {"expired": 3}, "p50_ms": 20, "p99_ms": 80}
     rate = {
         "ticks_per_second": 1000,
         "events_per_second": 1990,
-        "signals": 304,
-        "orders": 300,
-        "denied": 1,
-        "without_order": {"expired": 3},
-        "p50_ms": 20,
-        "p99_ms": 80,
+        "in_turn": came,
+        "together": came | {"p99_ms": 400, "without_order": {}},
         "collector_seconds": 0.3,
         "aggregator_seconds": 0.1,
         "keeps_up": True,
         "cores": {"market-data-collector": 0.3, "market-data-aggregator": 0.5},
         "resident_mib": {"market-data-collector": 50},
     }
+    few = came | {"orders": 3, "p99_ms": None, "without_order": {}}
     answer = {
-        "rates": [rate, rate | {"ticks_per_second": 5000, "p99_ms": None, "without_order": {}}],
+        "rates": [rate, rate | {"ticks_per_second": 5000, "in_turn": few}],
         "capacity": {"keeps_up": 2000, "fails_at": 2500, "busiest": {"market-data-collector": 0.99}},
         "resident_mib": {"signal-generator": 150},
         "recovery_seconds": {"valkey": 1.5},
@@ -118,12 +116,15 @@ def test_the_figures_of_trading_are_lines_of_the_table() -> None:
     lines = bench.trading_figures(json.dumps(answer))
     assert lines[0] == bench.Figure(
         "tick to order at 1000 ticks/s",
-        "p50 20 ms, p99 80 ms (300 orders of 304 signals, 1 denied, 3 expired without one)",
+        "p50 20 ms, p99 80 ms (300 orders, 1 denied, 3 expired without one)",
         "p99 under 250 ms",
     )
-    assert lines[1].value == "1990 events/s, at most 0.3 s and 0.1 s behind: keeps up"
-    assert lines[2].value == "market-data-aggregator 0.5, market-data-collector 0.3"
-    assert lines[4].value == "too few orders to say (300 orders of 304 signals, 1 denied)"
+    assert lines[1] == bench.Figure(
+        "the same, all products at once, at 1000 ticks/s", "p50 20 ms, p99 400 ms (300 orders, 1 denied)"
+    )
+    assert lines[2].value == "1990 events/s, at most 0.3 s and 0.1 s behind: keeps up"
+    assert lines[3].value == "market-data-aggregator 0.5, market-data-collector 0.3"
+    assert lines[5].value == "too few orders to say (3 orders, 1 denied)"
     assert lines[-3].value == "between 2000 and 2500 ticks/s, the busiest by then: market-data-collector 0.99 cores"
     assert lines[-2].value == "signal-generator 150 MiB"
     assert lines[-1].value == "valkey 1.5 s"
