@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tests.e2e.faults import in_pod
+from tests.e2e.faults import NAMESPACE, read
 from tests.lab_under_test import LabUnderTest
 from tests.machines import wait
 
@@ -15,7 +15,6 @@ HOST = "collectors-1"
 PORTS = (9111, 9112)
 # Whose page they answer with: the longest of our services.
 MODEL = "trade-executor"
-READ = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/metrics', timeout=10).read().decode())"
 # What is counted goes on being counted, so that no sample is as the one before.
 SERVER = r"""
 import re, sys, threading, time
@@ -69,7 +68,7 @@ def simulated_services(lab: LabUnderTest) -> Iterator[Callable[[int], None]]:
         up = f'count(up{{job="external"}} == 1) == {count * len(PORTS)}'
         wait(lambda: lab.query(up), f"{count} simulated services scraped", 240, despite=(OSError,))
 
-    host.write(f"{FOLDER}/metrics", in_pod(lab, MODEL, "python3", "-c", READ))
+    host.write(f"{FOLDER}/metrics", read(lab, MODEL, "/metrics", NAMESPACE))
     host.write(f"{FOLDER}/server.py", SERVER)
     host.run(START)
     try:

@@ -28,8 +28,8 @@ from playwright.sync_api import Error, FloatRect, Locator, Page, sync_playwright
 from lab import paths
 from tests.bench import between_markers, machine
 from tests.commands import REPOSITORY
-from tests.e2e.alerts import MONITORING, READ
-from tests.e2e.faults import fault, in_pod, no_faults, tradewatch
+from tests.e2e.alerts import told_to_chat
+from tests.e2e.faults import fault, no_faults, tradewatch
 from tests.lab_under_test import LabUnderTest
 from tests.machines import wait
 
@@ -289,9 +289,10 @@ class Watch:
 
 def told(lab: LabUnderTest, state: str, since: datetime) -> list[dict[str, Any]]:
     """The messages about the alert that people have got since then, oldest first."""
-    found = json.loads(in_pod(lab, "chat-simulator", "python3", "-c", READ, namespace=MONITORING))["messages"]
     title = f"[{state}] critical: {ALERT} "
-    return [m for m in found if m["title"].startswith(title) and datetime.fromisoformat(m["received"]) >= since]
+    return [
+        m for m in told_to_chat(lab) if m["title"].startswith(title) and datetime.fromisoformat(m["received"]) >= since
+    ]
 
 
 def acknowledge(lab: LabUnderTest) -> None:

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.e2e.faults import in_pod
+from tests.e2e.faults import read
 from tests.lab_under_test import LabUnderTest
 
 MONITORING = "crypto-monitoring"
-READ = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/messages', timeout=10).read().decode())"
 # [FIRING] critical: KillSwitchEngaged - The kill switch is engaged
 TITLE = re.compile(r"\[(FIRING|ESCALATED|RESOLVED)\] (\w+): (\w+)( - .+)?")
 LINK = re.compile(r"https?://\S+")
@@ -61,11 +60,16 @@ class Message:
         return found.removeprefix(f"{name}: ")
 
 
+def told_to_chat(lab: LabUnderTest) -> list[dict[str, Any]]:
+    """All that the chat's stand-in was told, oldest first: `title`, `text`, `received` and more of each."""
+    found: list[dict[str, Any]] = json.loads(read(lab, "chat-simulator", "/messages", MONITORING))["messages"]
+    return found
+
+
 def messages(lab: LabUnderTest, *alerts: str) -> list[Message]:
     """What the chat was told of alerts of these names, oldest first."""
-    rows = json.loads(in_pod(lab, "chat-simulator", "python3", "-c", READ, namespace=MONITORING))["messages"]
     found = []
-    for row in rows:
+    for row in told_to_chat(lab):
         title = TITLE.fullmatch(row["title"])
         assert title, f"a title of another form: {row['title']}"
         if title[3] in alerts:

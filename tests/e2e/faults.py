@@ -46,6 +46,8 @@ async def main():
 
 asyncio.run(main())
 """
+# In a service's pod: what it answers.
+READ = "import sys, urllib.request as r; print(r.urlopen('http://127.0.0.1:8080' + sys.argv[1]).read().decode())"
 # In a simulator's pod: the fault that its argument describes.
 FAULT = """
 import sys, urllib.request
@@ -62,6 +64,11 @@ print(urllib.request.urlopen(request, timeout=10).status)
 
 def in_pod(lab: LabUnderTest, service: str, *command: str, namespace: str = NAMESPACE, code: int = 0) -> str:
     return lab.kubectl("exec", "--namespace", namespace, f"deployment/{service}", "--", *command, code=code)
+
+
+def read(lab: LabUnderTest, service: str, path: str, namespace: str) -> str:
+    """What a service answers to a GET from within its pod, where nothing is asked for a token."""
+    return in_pod(lab, service, "python3", "-c", READ, path, namespace=namespace)
 
 
 def send_signal(lab: LabUnderTest, side: str = "") -> dict[str, str]:

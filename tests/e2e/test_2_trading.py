@@ -15,6 +15,7 @@ from tests.e2e.faults import (
     in_pod,
     json_trace,
     kill_switch_engaged,
+    read,
     send_signal,
     state_of,
     story,
@@ -23,8 +24,6 @@ from tests.e2e.faults import (
 )
 from tests.lab_under_test import LabUnderTest
 from tests.machines import wait
-
-STATE = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/state', timeout=10).read().decode())"
 
 
 def details(told: dict[str, Any], source: str) -> list[dict[str, Any]]:
@@ -48,7 +47,7 @@ def test_a_signal_becomes_one_order_of_which_the_exchange_says_the_same(
     lab: LabUnderTest, traded: dict[str, Any]
 ) -> None:
     [order] = details(traded, "order")
-    state = json.loads(in_pod(lab, "exchange-simulator", "python3", "-c", STATE, namespace="crypto-collectors"))
+    state = json.loads(read(lab, "exchange-simulator", "/state", "crypto-collectors"))
     [placed] = [each for each in state["orders"] if each["client_order_id"] == order["client_order_id"]]
     assert placed["status"] == "FILLED"
     assert Decimal(placed["filled_size"]) == Decimal(order["filled_size"]) > 0

@@ -231,7 +231,7 @@ def _execution() -> Row:
                 "Requests a second that did not end well, by endpoint and status: 429 is the rate limit.",
                 [
                     Query(
-                        f"sum by (endpoint, status) ({rate(f'{api}_count', *executor, failed)})",
+                        f"sum by (endpoint, status) ({rate(f'{api}_count', *executor, failed)}) > 0",
                         "{{endpoint}} {{status}}",
                     )
                 ],
