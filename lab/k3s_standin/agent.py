@@ -54,6 +54,7 @@ class Agent:
                 client = self._node.client(URL)
                 cluster_cidr, service_cidr = await self._cidrs()
                 await self._node.start_network(cluster_cidr, service_cidr)
+                tasks.create_task(self._node.refresh_proxy_rules())
                 await self._node.reconcile_labels(registered, client, {})
                 log("info", f"agent {self._config.node_name} is ready")
                 notify("READY=1")

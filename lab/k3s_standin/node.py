@@ -17,6 +17,7 @@ from lab.k3s_standin.process import Group
 
 CONTAINERD_SECONDS = 60.0
 PROXY_SECONDS = 30.0
+REFRESH_SECONDS = 30.0
 POLL_SECONDS = 0.5
 KUBELET_KUBECONFIG = paths.KUBERNETES / "kubelet.conf"
 _CNI_FILE = paths.CNI_CONFIG / "10-kuberouter.conflist"
@@ -106,6 +107,8 @@ class Node:
             f"hostname-override={self.config.node_name}",
             f"cluster-cidr={cluster_cidr}",
             "proxy-mode=iptables",
+            # How often it looks for its canary, see refresh_proxy_rules.
+            "iptables-sync-period=10s",
             "healthz-bind-address=127.0.0.1:10256",
             "metrics-bind-address=127.0.0.1:10249",
         ]
@@ -128,6 +131,20 @@ class Node:
         ]
         environment = {"KUBE_ROUTER_CNI_CONF_FILE": str(_CNI_FILE), "NODE_NAME": self.config.node_name}
         self._group.start("kube-router", [payload.program("kube-router"), *router], environment)
+
+    async def refresh_proxy_rules(self) -> None:
+        """Have kube-proxy write all its rules again, for ever: it takes a table without its canary for a flushed one.
+
+        kube-router's way with the filter table can also bring back what kube-proxy has just taken out of it, such as
+        that a Service without pods refuses; until kube-proxy's next change, the Service goes on refusing.
+        """
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            # kube-proxy looks at mangle, and goes on when the others are without one, too.
+            for table in ("filter", "nat", "mangle"):
+                delete = ("iptables", "-w", "5", "-t", table, "-X", "KUBE-PROXY-CANARY")
+                process = await asyncio.create_subprocess_exec(*delete, stderr=asyncio.subprocess.DEVNULL)
+                await process.wait()
 
     def client(self, url: str) -> Client:
         """The API as this node."""

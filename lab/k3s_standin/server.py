@@ -182,6 +182,7 @@ class Server:
         tasks.create_task(self._approve(client))
         registered = await self._node.wait_until_registered(LOCAL_URL)
         await self._node.start_network(self._config.cluster_cidr, self._config.service_cidr)
+        tasks.create_task(self._node.refresh_proxy_rules())
         await self._node.reconcile_labels(registered, client, _ROLES)
         with contextlib.suppress(ApiError):
             await credentials.share_encryption(client)
