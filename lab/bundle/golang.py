@@ -55,6 +55,8 @@ def _build(source: Path, package: str, ldflags: str, output: Path) -> None:
         "CGO_ENABLED": "0",
         "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false -modcacherw",
         "GOTOOLCHAIN": "local",
+        # The compiler collects its garbage less often: a fourth less time, for memory that a machine with a lab has.
+        "GOGC": "400",
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_suffix(".partial")
