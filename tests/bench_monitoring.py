@@ -121,12 +121,18 @@ def no_balances(lab: LabUnderTest) -> AbstractContextManager[None]:
     return of_the_exchange(lab, fault="status", status=503, path="/api/v3/brokerage/accounts", seconds=600)
 
 
-# Valkey at the end: all services are behind for a while after it.
+# PostgreSQL and Valkey at the end: all services are behind for a while after them.
 CAUSES = (
     Cause("KillSwitchEngaged", "somebody engages it", kill_switch_engaged),
     Cause("MarketDataStale", "a feed is garbage", garbage, "market_data_stale_seconds"),
     Cause("ReconcileStale", "an exchange gives no balances", no_balances, "reconcile_age_seconds"),
     Cause("ExecutorInactive", "no trade-executor", lambda lab: away(lab, "trade-executor")),
+    Cause(
+        "RiskStateStale",
+        "no PostgreSQL",
+        lambda lab: away(lab, "postgresql", "statefulset"),
+        "risk_state_age_seconds",
+    ),
     Cause(
         "BusHeartbeatMissing",
         "no Valkey",

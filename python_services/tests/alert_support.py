@@ -21,6 +21,7 @@ from services_support import eventually, free_port
 from structlog.testing import capture_logs
 from tradewatch.common.http import HttpServer
 from tradewatch.common.service import Liveness
+from tradewatch.monitoring.alert_notifier.direct import DirectTelling
 from tradewatch.monitoring.alert_notifier.dispatcher import Dispatcher, Patience
 from tradewatch.monitoring.alert_notifier.metrics import NotifierMetrics
 from tradewatch.monitoring.alert_notifier.routing import parse_routing
@@ -221,7 +222,8 @@ async def notifier(
     async with database.connect() as pool:
         patience = Patience(send_timeout, 10, 0.2, 1.0, 3600, escalate_after)
         dispatcher = Dispatcher(pool, routing, patience, metrics, liveness)
-        routes = [WebhookReceiver(pool, routing, metrics, dispatcher.wake).route(SecretStr(TOKEN))]
+        direct = DirectTelling(routing, send_timeout, metrics)
+        routes = [WebhookReceiver(pool, routing, metrics, direct, dispatcher.wake).route(SecretStr(TOKEN))]
         async with HttpServer(0, registry, liveness, [], routes, max_body_bytes=MAX_BODY_BYTES) as server:
             task = asyncio.create_task(dispatcher.run(stop))
             try:

@@ -153,6 +153,45 @@ async def test_a_store_that_is_away_is_a_503_and_loses_nothing(
     assert await service.metric('alert_webhook_requests_total{outcome="unavailable"}') >= 1
 
 
+async def test_people_are_told_once_of_what_the_store_cannot_take(
+    service: Server, postgres: PostgresServer, database: Database, room: Chat
+) -> None:
+    def critical(name: str, number: int, resolved_after: float | None = None) -> dict[str, object]:
+        return alert(name, number, team="trading", severity="critical", resolved_after=resolved_after)
+
+    known, down, over = critical("Known", 1), critical("PostgresqlDown", 2), critical("PostgresqlDown", 2, 100)
+    assert (await service.post("/v1/alerts", webhook(known))).status_code == 200
+    await room.has(1, "pager")
+    await room.has(1, "trading-chat")
+    postgres.kill()
+    await room.fault(fault="error", status=500, channel="trading-chat", seconds=60)
+    warning = alert("DiskFull", 3)
+    assert (await service.post("/v1/alerts", webhook(known, down, warning))).status_code == 503
+    await room.has(2, "pager")
+    await service.reaches('alert_notifications_total{receiver="trading-chat",status="failed"}', 1)
+    await room.heal()
+    # Alertmanager tries again, and later tells of the end, too.
+    for alerts in ((known, down, warning), (known, over, warning)):
+        assert (await service.post("/v1/alerts", webhook(*alerts))).status_code == 503
+    for channel in ("pager", "trading-chat"):
+        titles = [message["title"].split(" - ")[0] for message in await room.has(3, channel)]
+        assert titles[1:] == ["[FIRING] critical: PostgresqlDown", "[RESOLVED] critical: PostgresqlDown"]
+    assert await room.messages("devops-chat") == [], "a warning can wait"
+
+    await asyncio.to_thread(postgres.start)
+
+    async def taken() -> bool:
+        answers = [await service.post("/v1/alerts", webhook(*alerts)) for alerts in ((known, down, warning), (over,))]
+        return {answer.status_code for answer in answers} == {200}
+
+    await eventually(taken, WAIT_SECONDS)
+    await room.has(1, "devops-chat")
+    for channel in ("pager", "trading-chat"):
+        await room.has(3, channel)
+    rows = await database.fetch("SELECT status, count(*) FROM alert_notifications GROUP BY 1")
+    assert {row["status"]: row["count"] for row in rows} == {"sent": 7}
+
+
 @pytest.mark.timeout(240)
 async def test_a_killed_notifier_neither_loses_nor_repeats(tmp_path: Path, database: Database, room: Chat) -> None:
     # The loan of a notification that was being sent is over after 1.5 s.

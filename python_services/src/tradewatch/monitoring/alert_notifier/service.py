@@ -13,11 +13,11 @@ from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
 from tradewatch.common.settings import duration
 from tradewatch.monitoring.alert_notifier import store
+from tradewatch.monitoring.alert_notifier.direct import DirectTelling
 from tradewatch.monitoring.alert_notifier.dispatcher import STORE_ERRORS, Dispatcher, Patience
 from tradewatch.monitoring.alert_notifier.metrics import NotifierMetrics
 from tradewatch.monitoring.alert_notifier.routing import Routing, parse_routing
 from tradewatch.monitoring.alert_notifier.webhook import Webhook
-from tradewatch.store import database
 from tradewatch.store.database import DatabaseSettings, Pool
 
 NAME = "alert-notifier"
@@ -71,17 +71,26 @@ class Accepted(BaseModel):
 
 
 class WebhookReceiver:
-    """Answers with 200 only when what was told is stored."""
+    """Answers with 200 only when what was told is stored; what is urgent is told to people even if it cannot be."""
 
-    def __init__(self, pool: Pool, routing: Routing, metrics: NotifierMetrics, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, pool: Pool, routing: Routing, metrics: NotifierMetrics, direct: DirectTelling, wake: Callable[[], None]
+    ) -> None:
         self._pool = pool
         self._routing = routing
         self._metrics = metrics
+        self._direct = direct
         self._wake = wake
 
     async def accept(self, webhook: Webhook) -> Accepted:
-        """Store what is new."""
-        new = await store.store(self._pool, webhook.alerts, self._routing)
+        """Store what is new. Raises STORE_ERRORS where that cannot be."""
+        await self._direct.settle()
+        try:
+            new = await store.store(self._pool, webhook.alerts, self._routing, self._direct.told)
+        except STORE_ERRORS:
+            self._direct.begin(webhook.alerts)
+            raise
+        self._direct.stored(webhook.alerts)
         for alert in new:
             self._metrics.alerts[alert.status].inc()
             _log.info("alert", alert=alert.name, status=alert.status, severity=alert.severity, team=alert.team)
@@ -117,13 +126,14 @@ async def main(settings: AlertNotifierSettings) -> int:
     metrics = NotifierMetrics(registry, routing.senders)
     async with settings.connect(NAME) as pool:
         dispatcher = Dispatcher(pool, routing, settings.patience(), metrics, liveness)
-        receiver = WebhookReceiver(pool, routing, metrics, dispatcher.wake)
-
+        direct = DirectTelling(routing, settings.send_timeout_seconds, metrics)
+        receiver = WebhookReceiver(pool, routing, metrics, direct, dispatcher.wake)
+        # Without the store it is not ready for everything, but has to be called: it tells of the store's own alerts.
         server = HttpServer(
             settings.http_port,
             registry,
             liveness,
-            [database.check(pool)],
+            [],
             [receiver.route(settings.alert_webhook_token)],
             max_body_bytes=MAX_BODY_BYTES,
         )

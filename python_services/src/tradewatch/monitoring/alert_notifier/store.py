@@ -5,7 +5,7 @@ before anything is sent; it is marked as sent once the receiver has confirmed. W
 notification that is sent again when the loan is over, and that says that it may be a repeat.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -25,6 +25,10 @@ ON CONFLICT (fingerprint, starts_at, status) DO NOTHING RETURNING alert_id
 _INSERT_NOTIFICATIONS = """
 INSERT INTO alert_notifications (alert_id, fingerprint, receiver, reason)
 SELECT $1, $2, receiver, $4 FROM unnest($3::text[]) AS receiver
+"""
+_INSERT_SENT = """
+INSERT INTO alert_notifications (alert_id, fingerprint, receiver, reason, status, attempts, finished)
+SELECT $1, $2, receiver, 'route', 'sent', 1, now() FROM unnest($3::text[]) AS receiver
 """
 # Who was told that it escalated is told that it is over.
 _ESCALATED_TO = """
@@ -97,29 +101,36 @@ class Waiting:
     oldest_seconds: float
 
 
-async def store(pool: Pool, alerts: Iterable[Alert], routing: Routing) -> list[Alert]:
-    """Keep what is new of a webhook, and who is to be told, in one transaction. Returns what was new."""
+async def store(
+    pool: Pool, alerts: Iterable[Alert], routing: Routing, told: Callable[[Alert], Sequence[str]]
+) -> list[Alert]:
+    """Keep what is new of a webhook, and who is to be told, in one transaction. Returns what was new.
+
+    `told` says which receivers have been told of an alert already.
+    """
     new = []
     # In one order, so that two calls that bring the same alerts do not wait for each other in a circle.
     ordered = sorted(alerts, key=lambda alert: (alert.fingerprint, alert.starts_at, alert.status))
     async with pool.acquire() as connection, connection.transaction():
         for alert in ordered:
-            if await _store_alert(connection, alert, routing):
+            if await _store_alert(connection, alert, routing, told(alert)):
                 new.append(alert)
     return new
 
 
-async def _store_alert(connection: Connection, alert: Alert, routing: Routing) -> bool:
-    told = (alert.fingerprint, alert.starts_at, alert.status, alert.ended, alert.name, alert.team, alert.severity)
-    alert_id = await connection.fetchval(_INSERT_ALERT, *told, alert.labels, alert.annotations)
+async def _store_alert(connection: Connection, alert: Alert, routing: Routing, told: Sequence[str]) -> bool:
+    row = (alert.fingerprint, alert.starts_at, alert.status, alert.ended, alert.name, alert.team, alert.severity)
+    alert_id = await connection.fetchval(_INSERT_ALERT, *row, alert.labels, alert.annotations)
     if alert_id is None:
         return False
     receivers = list(routing.receivers(alert.team, alert.severity))
     if alert.status == "resolved":
         rows = await connection.fetch(_ESCALATED_TO, alert.fingerprint, alert.starts_at)
         receivers += [row["receiver"] for row in rows if row["receiver"] in routing.senders]
-    unique = list(dict.fromkeys(receivers))
-    await connection.execute(_INSERT_NOTIFICATIONS, alert_id, alert.fingerprint, unique, "route")
+    waiting = [name for name in dict.fromkeys(receivers) if name not in told]
+    await connection.execute(_INSERT_NOTIFICATIONS, alert_id, alert.fingerprint, waiting, "route")
+    if told:
+        await connection.execute(_INSERT_SENT, alert_id, alert.fingerprint, list(told))
     return True
 
 
