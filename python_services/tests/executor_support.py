@@ -199,6 +199,10 @@ async def executor(
                 await asyncio.wait_for(task, 15)
 
 
+# What was marked as sent when the process died, and never was, is looked for so long: the least that there may be.
+ORDER_LOOKUP_SECONDS = 31
+
+
 class ExecutorProcess:
     """`tradewatch run trade-executor` in a process that can be killed."""
 
@@ -217,7 +221,7 @@ class ExecutorProcess:
             "TRADEWATCH_PRODUCTS": ",".join(PRODUCTS),
             "TRADEWATCH_DATABASE_URL": database.url,
             "TRADEWATCH_EXCHANGE_URL": exchange.url,
-            "TRADEWATCH_ORDER_LOOKUP_SECONDS": "31",
+            "TRADEWATCH_ORDER_LOOKUP_SECONDS": str(ORDER_LOOKUP_SECONDS),
             "TRADEWATCH_RECONCILE_SECONDS": "1",
         }
         for name, text in files.items():

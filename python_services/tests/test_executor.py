@@ -10,7 +10,16 @@ from typing import Any
 
 import httpx
 import pytest
-from executor_support import PRODUCTS, TRACE, Exchange, Executor, ExecutorProcess, exchange, executor
+from executor_support import (
+    ORDER_LOOKUP_SECONDS,
+    PRODUCTS,
+    TRACE,
+    Exchange,
+    Executor,
+    ExecutorProcess,
+    exchange,
+    executor,
+)
 from postgres_support import Database, PostgresServer
 from services_support import eventually, value
 from tradewatch.common.events import Side
@@ -20,6 +29,8 @@ from tradewatch.trading.execution.lifecycle import LIMIT_IOC, Patience
 from tradewatch.trading.execution.store import OrderStore
 from tradewatch.trading.identity import client_order_id
 
+# On a busy machine a second is long.
+WAIT_SECONDS = 40
 ABOVE, BELOW = Decimal("1.02"), Decimal("0.9")
 CREATE = {"method": "POST", "path": "*/orders"}
 
@@ -336,9 +347,10 @@ async def _insist(run: Executor, decision: uuid.UUID, limit: Decimal) -> None:
         except httpx.HTTPError:
             return False
 
-    await eventually(taken, 50)
+    await eventually(taken, 2 * WAIT_SECONDS)
 
 
+@pytest.mark.timeout(240)
 async def test_a_killed_executor_loses_nothing_and_repeats_nothing(database: Database, tmp_path: Path) -> None:
     rng = random.Random(7)
     decisions = [uuid.UUID(int=rng.getrandbits(128), version=4) for _ in range(12)]
@@ -347,18 +359,18 @@ async def test_a_killed_executor_loses_nothing_and_repeats_nothing(database: Dat
         process = ExecutorProcess(database, at, tmp_path)
         process.start()
         try:
-            await eventually(process.api.ready, 40)
+            await eventually(process.api.ready, WAIT_SECONDS)
             placing = [asyncio.create_task(_insist(process.api, decision, limit)) for decision in decisions]
             for _ in range(2):
                 await asyncio.sleep(rng.uniform(0.02, 0.2))
                 await asyncio.to_thread(process.kill)
                 process.start()
-                await eventually(process.api.ready, 40)
+                await eventually(process.api.ready, WAIT_SECONDS)
             await asyncio.gather(*placing)
-            ends = [await process.api.ended(decision, 20) for decision in decisions]
+            ends = [await process.api.ended(decision, ORDER_LOOKUP_SECONDS + WAIT_SECONDS) for decision in decisions]
             assert {end["status"] for end in ends} <= {"filled", "rejected"}
             assert "filled" in {end["status"] for end in ends}
-            await eventually(process.api.ready, 40)
+            await eventually(process.api.ready, WAIT_SECONDS)
             await check_books(database, at)
         finally:
             process.kill()
