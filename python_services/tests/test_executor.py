@@ -369,8 +369,10 @@ async def test_a_killed_executor_loses_nothing_and_repeats_nothing(database: Dat
             await asyncio.gather(*placing)
             ends = [await process.api.ended(decision, ORDER_LOOKUP_SECONDS + WAIT_SECONDS) for decision in decisions]
             assert {end["status"] for end in ends} <= {"filled", "rejected"}
-            assert "filled" in {end["status"] for end in ends}
             await eventually(process.api.ready, WAIT_SECONDS)
+            afterwards = uuid.uuid4()
+            await _insist(process.api, afterwards, limit)
+            assert (await process.api.ended(afterwards, WAIT_SECONDS))["status"] == "filled"
             await check_books(database, at)
         finally:
             process.kill()
