@@ -47,7 +47,10 @@ async def main():
 asyncio.run(main())
 """
 # In a service's pod: what it answers.
-READ = "import sys, urllib.request as r; print(r.urlopen('http://127.0.0.1:8080' + sys.argv[1]).read().decode())"
+READ = """
+import sys, urllib.request
+print(urllib.request.urlopen("http://127.0.0.1:8080" + sys.argv[1], timeout=10).read().decode())
+"""
 # In a simulator's pod: the fault that its argument describes.
 FAULT = """
 import sys, urllib.request

@@ -15,20 +15,13 @@ from tradewatch.monitoring.alert_notifier.messages import Told
 from tradewatch.monitoring.alert_notifier.metrics import NotifierMetrics
 from tradewatch.monitoring.alert_notifier.routing import Routing
 from tradewatch.monitoring.alert_notifier.sender import NotDelivered, Sender
-from tradewatch.monitoring.alert_notifier.webhook import Alert
+from tradewatch.monitoring.alert_notifier.webhook import Alert, Key
 
 URGENT = "critical"
 # Alerts of a day on which everything fails; beyond that, the oldest are told again.
 MAX_KNOWN = 10_000
 
 _log = get_logger("direct")
-
-# An alert in one state: its fingerprint, when it began, its status.
-Key = tuple[str, datetime, str]
-
-
-def _key(alert: Alert) -> Key:
-    return (alert.fingerprint, alert.starts_at, alert.status)
 
 
 class DirectTelling:
@@ -48,7 +41,7 @@ class DirectTelling:
         An attempt that fails is repeated with the next call of this, which Alertmanager's own repeat brings.
         """
         for alert in alerts:
-            key = _key(alert)
+            key = alert.key
             if alert.severity != URGENT or key in self._stored:
                 continue
             for name in self._routing.receivers(alert.team, alert.severity):
@@ -64,12 +57,12 @@ class DirectTelling:
 
     def told(self, alert: Alert) -> list[str]:
         """The receivers that have confirmed it and are not in the store yet."""
-        return sorted(self._told.get(_key(alert), ()))
+        return sorted(self._told.get(alert.key, ()))
 
     def stored(self, alerts: Iterable[Alert]) -> None:
         """The store has these now."""
         for alert in alerts:
-            key = _key(alert)
+            key = alert.key
             self._told.pop(key, None)
             self._stored.pop(key, None)
             self._stored[key] = None
@@ -96,7 +89,7 @@ class DirectTelling:
             self._metrics.notifications[sender.name, "failed"].inc()
             _log.warning("not delivered while the store is away", **shown, reason=str(error))
             return
-        self._told.setdefault(_key(alert), set()).add(sender.name)
+        self._told.setdefault(alert.key, set()).add(sender.name)
         _forget_oldest(self._told)
         self._metrics.notifications[sender.name, "sent"].inc()
         late = datetime.now(UTC) - (alert.ended or alert.starts_at)

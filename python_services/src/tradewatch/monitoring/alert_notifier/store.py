@@ -110,7 +110,7 @@ async def store(
     """
     new = []
     # In one order, so that two calls that bring the same alerts do not wait for each other in a circle.
-    ordered = sorted(alerts, key=lambda alert: (alert.fingerprint, alert.starts_at, alert.status))
+    ordered = sorted(alerts, key=lambda alert: alert.key)
     async with pool.acquire() as connection, connection.transaction():
         for alert in ordered:
             if await _store_alert(connection, alert, routing, told(alert)):

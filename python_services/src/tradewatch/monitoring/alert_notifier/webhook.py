@@ -21,6 +21,8 @@ def _clean(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_clean)]
+# An alert in one state: its fingerprint, when it began, its status.
+Key = tuple[str, datetime, str]
 
 
 class Alert(BaseModel):
@@ -47,6 +49,11 @@ class Alert(BaseModel):
         if self.status == "firing" or self.ends_at is None or self.ends_at.year == _NO_TIME_YEAR:
             return None
         return self.ends_at
+
+    @property
+    def key(self) -> Key:
+        """What tells it from every other change of state."""
+        return (self.fingerprint, self.starts_at, self.status)
 
     @property
     def name(self) -> str:
