@@ -1,14 +1,13 @@
-#!/usr/bin/python
 """Hold the nodes' labels and taints to the inventory."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import yaml
-from ansible.module_utils.basic import AnsibleModule
 from kubernetes import client, config
 from urllib3.exceptions import HTTPError
 
@@ -18,6 +17,7 @@ short_description: Hold the nodes' labels and taints to the inventory
 description:
   - Compares the named labels and taints of every node with what is wanted, and patches only what differs.
   - Labels and taints that are not named in O(labels) and O(taints) belong to others and are left alone.
+  - It runs in Ansible's own process, through C(plugins/action/cluster_objects.py), which says why.
   - Nodes that the inventory does not have are left alone too; removing one is its own decision.
 options:
   kubeconfig:
@@ -146,9 +146,8 @@ def reconcile(api: Any, name: str, wanted: Object, live: Object, parameters: Obj
     return {"before_header": f"Node {name}", "after_header": f"Node {name}", "before": before, "after": after}
 
 
-def run(module: AnsibleModule) -> Object:
-    """The module's work; returns its result."""
-    parameters, dry_run = module.params, module.check_mode
+def run(parameters: Object, dry_run: bool, warn: Callable[[str], None]) -> Object:
+    """The module's work; returns its result. Raises what EXPECTED names."""
     nodes: dict[str, Object] = parameters["nodes"]
     try:
         if not os.path.exists(parameters["kubeconfig"]):
@@ -158,7 +157,7 @@ def run(module: AnsibleModule) -> Object:
     except (config.ConfigException, HTTPError, OSError) as error:
         if not dry_run:
             raise
-        module.warn(f"{error}; would label {', '.join(nodes)}")
+        warn(f"{error}; would label {', '.join(nodes)}")
         return {"changed": bool(nodes), "nodes": sorted(nodes)}
     unregistered: Object = {"metadata": {}, "spec": {}}
     diffs = {
@@ -169,26 +168,18 @@ def run(module: AnsibleModule) -> Object:
     return {"changed": bool(changed), "nodes": changed, "diff": [diff for diff in diffs.values() if diff]}
 
 
-def main() -> None:
-    """Entry point."""
-    module = AnsibleModule(
-        argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
-            "nodes": {"type": "dict", "required": True},
-            "labels": {"type": "list", "elements": "str", "default": []},
-            "taints": {"type": "list", "elements": "str", "default": []},
-            "wait_timeout_seconds": {"type": "int", "default": 120},
-        },
-        supports_check_mode=True,
-    )
-    try:
-        result = run(module)
-    except client.ApiException as error:
-        module.fail_json(msg=f"the API server refused: {error.status} {error.reason}: {error.body}")
-    except (config.ConfigException, HTTPError, OSError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+ARGUMENTS: Object = {
+    "kubeconfig": {"type": "path", "required": True},
+    "nodes": {"type": "dict", "required": True},
+    "labels": {"type": "list", "elements": "str", "default": []},
+    "taints": {"type": "list", "elements": "str", "default": []},
+    "wait_timeout_seconds": {"type": "int", "default": 120},
+}
+EXPECTED = (client.ApiException, config.ConfigException, HTTPError, OSError)
 
 
-if __name__ == "__main__":
-    main()
+def reason(error: Exception) -> str:
+    """What people are told of one of the expected errors."""
+    if isinstance(error, client.ApiException):
+        return f"the API server refused: {error.status} {error.reason}: {error.body}"
+    return str(error)

@@ -1,4 +1,3 @@
-#!/usr/bin/python
 """Apply one role's Kubernetes objects as a set: server-side apply, pruning, a bounded wait, an honest diff."""
 
 from __future__ import annotations
@@ -10,12 +9,11 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from ansible.module_utils.basic import AnsibleModule
 from kubernetes import client, config
 from urllib3.exceptions import HTTPError
 
@@ -28,6 +26,7 @@ description:
   - Reports a change only where an object's content differs afterwards; status and bookkeeping fields do not count.
   - In check mode the API server dry-runs the same requests. Where there is no API or no namespace yet, the result is
     what would be created, not an error.
+  - It runs in Ansible's own process, through C(plugins/action/cluster_objects.py), which says why.
   - C(kubernetes.core.k8s) is not used for these sets. It takes the status for content, cannot prune, prints Secrets
     in its diff, and its check mode fails while the namespace does not exist.
 options:
@@ -89,6 +88,8 @@ removed:
 
 Object = dict[str, Any]
 
+# libyaml's where PyYAML was built with it: of the services' table the other reads for a second.
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 ROLE_LABEL = "tradewatch.io/role"
 CHECKSUM_ANNOTATION = "tradewatch.io/config-checksum"
 FIELD_MANAGER = "tradewatch"
@@ -228,7 +229,7 @@ def object_path(key: tuple[str, str, str]) -> str:
 def parse(manifest: str, role: str) -> list[Object]:
     """The manifest's objects, labelled as the role's, in the order of application. Raises ValueError for a bad one."""
     objects: dict[tuple[str, str, str], Object] = {}
-    for item in yaml.safe_load_all(manifest):
+    for item in yaml.load_all(manifest, LOADER):
         if item is None:
             continue
         try:
@@ -503,19 +504,18 @@ class ObjectSet:
             yield from (f"      {line}" for line in text.splitlines())
 
 
-def run(module: AnsibleModule) -> Object:
-    """The module's work; returns its result."""
-    parameters = module.params
+def run(parameters: Object, dry_run: bool, warn: Callable[[str], None]) -> Object:
+    """The module's work; returns its result. Raises what EXPECTED names."""
     absent = parameters["state"] == "absent"
     objects = [] if absent else parse(parameters["manifest"], parameters["role"])
     try:
         api = Api(parameters["kubeconfig"])
-        result = converge(api, parameters, objects, module.check_mode)
+        result = converge(api, parameters, objects, dry_run)
     except ApiUnreachable as error:
-        if not module.check_mode:
+        if not dry_run:
             raise
         titles = [title(identity(item)) for item in objects]
-        module.warn(f"{error}; would apply {len(titles)} objects: {', '.join(titles)}")
+        warn(f"{error}; would apply {len(titles)} objects: {', '.join(titles)}")
         return {
             "changed": bool(titles),
             "created": titles,
@@ -523,7 +523,7 @@ def run(module: AnsibleModule) -> Object:
             "removed": [],
         }
     for warning in dict.fromkeys(api.warnings):
-        module.warn(warning)
+        warn(warning)
     return result
 
 
@@ -558,34 +558,22 @@ def converge(api: Api, parameters: Object, objects: list[Object], dry_run: bool)
     }
 
 
-def main() -> None:
-    """Entry point."""
-    module = AnsibleModule(
-        argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
-            "role": {"type": "str", "required": True},
-            "manifest": {"type": "str", "default": "", "no_log": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "prune_protected": {
-                "type": "list",
-                "elements": "str",
-                "default": ["Namespace", "PersistentVolumeClaim"],
-            },
-            "wait": {"type": "bool", "default": True},
-            "wait_timeout_seconds": {"type": "int", "default": 180},
-        },
-        supports_check_mode=True,
-    )
-    try:
-        result = run(module)
-    except (ApiError, ApiUnreachable, TimeoutError, ValueError) as error:
-        module.fail_json(msg=str(error))
-    except yaml.MarkedYAMLError as error:
+ARGUMENTS: Object = {
+    "kubeconfig": {"type": "path", "required": True},
+    "role": {"type": "str", "required": True},
+    "manifest": {"type": "str", "default": "", "no_log": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "prune_protected": {"type": "list", "elements": "str", "default": ["Namespace", "PersistentVolumeClaim"]},
+    "wait": {"type": "bool", "default": True},
+    "wait_timeout_seconds": {"type": "int", "default": 180},
+}
+EXPECTED = (ApiError, ApiUnreachable, TimeoutError, ValueError, yaml.MarkedYAMLError)
+
+
+def reason(error: Exception) -> str:
+    """What people are told of one of the expected errors."""
+    if isinstance(error, yaml.MarkedYAMLError):
         # Not the error's own text: it quotes the manifest, which may hold a Secret.
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        module.fail_json(msg=f"the manifest is not YAML: {error.problem} in line {line}")
-    module.exit_json(**result)
-
-
-if __name__ == "__main__":
-    main()
+        return f"the manifest is not YAML: {error.problem} in line {line}"
+    return str(error)

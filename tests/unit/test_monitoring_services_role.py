@@ -24,7 +24,7 @@ SECRETS = {"vault_dashboards_password": "secret-of-page", "vault_prometheus_pass
 CONFIG_MAP_BYTES = 1024 * 1024
 PAGE = "https://198.51.100.4:30080"
 
-# The module's place is taken: what it would have applied is written down.
+# The place of module and action is taken: what they would have applied is written down.
 RECORDER = """
 from ansible.module_utils.basic import AnsibleModule
 names = ("kubeconfig", "role", "manifest", "state", "wait_timeout_seconds", "prune_protected")
@@ -78,7 +78,11 @@ def play(folder: Path, roles: Sequence[str] = ("monitoring_services",), **variab
     run(
         "ansible-playbook",
         *("-i", inventory, "-e", f"@{folder}/vars.json", folder / "play.yml"),
-        env={"ANSIBLE_LIBRARY": library, "ANSIBLE_ROLES_PATH": str(REPOSITORY / "roles")},
+        env={
+            "ANSIBLE_ACTION_PLUGINS": str(folder / "no-actions"),
+            "ANSIBLE_LIBRARY": library,
+            "ANSIBLE_ROLES_PATH": str(REPOSITORY / "roles"),
+        },
     )
 
 
