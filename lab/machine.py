@@ -18,6 +18,8 @@ from lab import paths
 
 MINIMUM_MEMORY_GIB = 8.0
 MINIMUM_DISK_GIB = 20.0
+# Of a lab that stands: what new versions of its images take.
+MINIMUM_DISK_STANDING_GIB = 5.0
 MINIMUM_PYTHON = (3, 11)
 # Debian's packages that the lab runs on the machine itself: the program, and the package that has it.
 PROGRAMS = {
@@ -95,15 +97,16 @@ def obstacles(
         found.append("not root: the lab's hosts are privileged containers; run as root (sudo -E make lab)")
     elif not namespaces():
         found.append("this machine refuses new namespaces (nested containers); run on a VM or a real host")
-    # A lab that stands has its memory already.
+    # A lab that stands has its memory already, and most of its disk.
     stands = os.path.exists(paths.lab_dir() / "lab.json")
     memory = _memory_gib() if memory_gib is None else memory_gib
     if memory < MINIMUM_MEMORY_GIB and not stands:
         found.append(f"{memory:.1f} GiB of memory available, {MINIMUM_MEMORY_GIB:.0f} GiB needed; free some")
     place = _existing(paths.cache_dir())
     disk = shutil.disk_usage(place).free / 1024**3 if disk_gib is None else disk_gib
-    if disk < MINIMUM_DISK_GIB:
-        found.append(f"{disk:.1f} GiB of disk free below {place}, {MINIMUM_DISK_GIB:.0f} GiB needed; free some")
+    needed = MINIMUM_DISK_STANDING_GIB if stands else MINIMUM_DISK_GIB
+    if disk < needed:
+        found.append(f"{disk:.1f} GiB of disk free below {place}, {needed:.0f} GiB needed; free some")
     missing = packages()
     if missing and shutil.which("apt-get") is None:
         found.append(f"not installed and no apt-get to do it: {' '.join(missing)}; install them")

@@ -125,6 +125,8 @@ class Node:
             "--run-router=true",
             "--run-firewall=true",
             "--run-service-proxy=false",
+            # By default five minutes, for which pods stay shut out when one writing of the rules has failed.
+            "--iptables-sync-period=30s",
             "--health-port=0",
             # An admin API of the BGP daemon, without authentication, on the node's address.
             "--gobgp-admin-port=0",

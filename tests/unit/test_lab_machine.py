@@ -48,10 +48,12 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_lab_that_stands_has_its_memory_already(directory: Path) -> None:
-    assert machine.obstacles(**{**GOOD, "memory_gib": 2.0})
+def test_a_lab_that_stands_has_its_memory_and_disk_already(directory: Path) -> None:
+    taken = {**GOOD, "memory_gib": 2.0, "disk_gib": 10.0}
+    assert len(machine.obstacles(**taken)) == 2
     (directory / "lab.json").write_text("{}")
-    assert machine.obstacles(**{**GOOD, "memory_gib": 2.0}) == []
+    assert machine.obstacles(**taken) == []
+    assert machine.obstacles(**{**taken, "disk_gib": 1.0}) != []
 
 
 def test_a_path_with_a_space_is_an_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
