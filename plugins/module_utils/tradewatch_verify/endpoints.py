@@ -63,6 +63,14 @@ class Prometheus(Endpoint):
             for series in self.get("/api/v1/query", query=expression)["result"]
         }
 
+    def targets(self) -> list[dict[str, Any]]:
+        """What is scraped now: `labels`, `health` (up, down or unknown) and `lastError`, among others.
+
+        Not the metric `up`: of targets that went while Prometheus itself was away it says for minutes that they are up.
+        """
+        active: list[dict[str, Any]] = self.get("/api/v1/targets", state="active")["activeTargets"]
+        return active
+
     def broken_rules(self) -> list[str]:
         """The rules that cannot be evaluated, and why."""
         rules = [rule for group in self.get("/api/v1/rules")["groups"] for rule in group["rules"]]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .cluster import Cluster
 from .endpoints import Endpoint, Loki, Prometheus
 
 PUBLISHED = TypeVar("PUBLISHED", bound=Endpoint)
 LOG_SECONDS = 600
+JOBS_OF_SERVICES = ("kubernetes-services-metrics", "kubernetes-pods-metrics", "external")
 
 
 def _published(cluster: Cluster, kind: Callable[[dict[str, str | None]], PUBLISHED], name: str) -> PUBLISHED:
@@ -37,23 +39,28 @@ def targets_are_up(cluster: Cluster) -> Iterator[str]:
     for key in sorted(set(replicas) - annotated):
         yield f"{'/'.join(key)}: its Service is not annotated"
     prometheus = _prometheus(cluster)
+    yield from cluster.poll(lambda: list(target_problems(prometheus.targets(), annotated, replicas)))
 
-    def problems() -> list[str]:
-        services = prometheus.query('min by (namespace, service) (up{job="kubernetes-services-metrics"})')
-        pods = prometheus.query('sum by (namespace, service) (up{job="kubernetes-pods-metrics"})')
-        found = [f"{'/'.join(key)} is no up target" for key in sorted(annotated) if services.get(key) != 1]
-        found += [
-            f"{'/'.join(key)}: {pods.get(key, 0):.0f} replicas are up targets, expected {count}"
-            for key, count in sorted(replicas.items())
-            if pods.get(key) != count
-        ]
-        # What is outside the cluster is nobody's to verify here.
-        others = 'up{job!~"kubernetes-services-metrics|kubernetes-pods-metrics|external"} == 0'
-        down = prometheus.query(f"min by (instance, job) ({others})")
-        found += [f"{job} {instance} is down" for instance, job in sorted(down)]
-        return found
 
-    yield from cluster.poll(problems)
+def target_problems(
+    targets: list[dict[str, Any]], annotated: set[tuple[str, str]], replicas: dict[tuple[str, str], int]
+) -> Iterator[str]:
+    """What is wrong with Prometheus' targets; services are given as (namespace, name)."""
+
+    def up(job: str) -> Counter[tuple[str, str]]:
+        found = [target["labels"] for target in targets if target["health"] == "up" and target["labels"]["job"] == job]
+        return Counter((labels["namespace"], labels["service"]) for labels in found)
+
+    services, pods = up("kubernetes-services-metrics"), up("kubernetes-pods-metrics")
+    yield from (f"{'/'.join(key)} is no up target" for key in sorted(annotated) if services[key] != 1)
+    for key, count in sorted(replicas.items()):
+        if pods[key] != count:
+            yield f"{'/'.join(key)}: {pods[key]} replicas are up targets, expected {count}"
+    # Those of the services are named above, and what is outside the cluster is nobody's to verify here.
+    for target in targets:
+        labels = target["labels"]
+        if target["health"] == "down" and labels["job"] not in JOBS_OF_SERVICES:
+            yield f"{labels['job']} {labels['instance']} is down: {target['lastError']}"
 
 
 def passwords_are_wanted(cluster: Cluster) -> Iterator[str]:
