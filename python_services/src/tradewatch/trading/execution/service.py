@@ -70,7 +70,7 @@ class TradeExecutorSettings(ExchangeKeySettings, database.DatabaseSettings):
         above=TOKEN_SECONDS,
     )
     exchange_timeout_seconds: float = duration(5.0, TOKEN_SECONDS, "bound of one request to the exchange")
-    reconcile_seconds: float = duration(30.0, 3600, "between two comparisons with the exchange")
+    reconcile_seconds: float = duration(15.0, 3600, "between two comparisons with the exchange")
     reconcile_max_age_seconds: float = duration(120.0, 7200, "age of the last success above which no order is taken")
     equity_seconds: float = duration(60.0, 86_400, "between two valuations of the portfolio")
 
@@ -150,7 +150,7 @@ class TradeExecutor:
         patience: Patience,
         *,
         order_type: str = LIMIT_IOC,
-        reconcile_seconds: float = 30.0,
+        reconcile_seconds: float = 15.0,
         reconcile_max_age_seconds: float = 120.0,
         equity_seconds: float = 60.0,
         lock_seconds: float = 1.0,
