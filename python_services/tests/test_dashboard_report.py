@@ -587,6 +587,29 @@ async def test_the_end_of_an_endpoints_certificate_is_exported_whoever_signed_it
     assert await seen("gone") == 0
 
 
+@pytest.mark.servers
+async def test_an_endpoint_that_comes_later_is_asked_again_soon(tmp_path: Path) -> None:
+    certificate, key = support.certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    registry = CollectorRegistry()
+    addresses = {"late": ("127.0.0.1", free_port())}
+    watch = CertificateWatch(addresses, DashboardReportMetrics(registry, addresses), 300, retry_seconds=0.05)
+    running = asyncio.create_task(watch.run())
+
+    async def seen() -> float:
+        labels = {"endpoint": "late"}
+        return registry.get_sample_value("endpoint_certificate_checked_timestamp_seconds", labels) or 0.0
+
+    await asyncio.sleep(0.2)
+    assert await seen() == 0
+    async with await asyncio.start_server(lambda _, writer: writer.close(), *addresses["late"], ssl=context):
+        first = await eventually(seen)
+        await asyncio.sleep(0.2)
+        assert await seen() == first
+        running.cancel()
+
+
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [

@@ -13,6 +13,8 @@ from tradewatch.common.logging import get_logger
 from tradewatch.monitoring.dashboard_report.metrics import DashboardReportMetrics
 
 INTERVAL_SECONDS = 300.0
+# While one of them does not answer: at an installation dashboard-report is there before some.
+RETRY_SECONDS = 30.0
 TIMEOUT_SECONDS = 10.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
@@ -60,22 +62,25 @@ class CertificateWatch:
         endpoints: Mapping[str, Address],
         metrics: DashboardReportMetrics,
         interval_seconds: float = INTERVAL_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self._endpoints = endpoints
         self._metrics = metrics
         self._interval_seconds = interval_seconds
+        self._retry_seconds = retry_seconds
 
     async def run(self) -> None:
         """Ask until it is cancelled."""
         while True:
-            await asyncio.gather(*(self._ask(name, *address) for name, address in self._endpoints.items()))
-            await asyncio.sleep(self._interval_seconds)
+            answered = await asyncio.gather(*(self._ask(name, *address) for name, address in self._endpoints.items()))
+            await asyncio.sleep(self._interval_seconds if all(answered) else self._retry_seconds)
 
-    async def _ask(self, name: str, host: str, port: int) -> None:
+    async def _ask(self, name: str, host: str, port: int) -> bool:
         try:
             end = await ends_at(host, port)
         except (OSError, TimeoutError, ValueError) as error:
             _log.warning("a certificate cannot be read", endpoint=name, error=type(error).__name__)
-            return
+            return False
         self._metrics.certificate_ends[name].set(end.timestamp())
         self._metrics.certificate_checked[name].set(time.time())
+        return True
