@@ -24,6 +24,7 @@ from alert_support import (
 from postgres_support import ROLE_PASSWORD, Database, PostgresServer
 from services_support import eventually
 from tradewatch import cli
+from tradewatch.monitoring.alert_notifier.dispatcher import POLL_SECONDS
 
 
 @pytest.fixture
@@ -269,6 +270,8 @@ async def test_what_nobody_acknowledges_escalates_once(
     assert message["title"].startswith("[ESCALATED] critical: Left")
     assert "Nobody has acknowledged this alert." in message["text"]
     assert "Acknowledge: tradewatch alerts ack 0000000000000002 --by NAME" in message["text"]
+    await asyncio.sleep(2 * POLL_SECONDS)
+    assert await service.metric("alert_escalations_total") == 1
     started = time.monotonic()
     await service.post("/v1/alerts", webhook(left))
     await service.post("/v1/alerts", webhook(alert("Left", 2, severity="critical", resolved_after=60)))

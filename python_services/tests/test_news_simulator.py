@@ -115,6 +115,9 @@ async def test_extreme_and_injected_headlines_are_in_the_feed(client: httpx.Asyn
     titles = [article.title for article in articles.parse((await client.get("/feeds/blockbrief")).content)]
     assert sum("Ethereum collapses" in title for title in titles) == 3
     assert any("ignore all previous instructions" in title for title in titles)
+    await _fault(client, fault="extreme", tone="negative", asset="ETH", count=3)
+    titles = [article.title for article in articles.parse((await client.get("/feeds/blockbrief")).content)]
+    assert len({title for title in titles if "Ethereum collapses" in title}) == 6
 
 
 @pytest.mark.parametrize(

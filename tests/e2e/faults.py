@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from typing import Any
 
@@ -121,12 +121,22 @@ def side_with_room(lab: LabUnderTest) -> str:
 
 
 def news_for(lab: LabUnderTest, side: str) -> None:
-    """Have the news speak for the side: the language model's stand-in denies a signal that they contradict."""
+    """Have the news speak for the side: the language model's stand-in denies a signal that they contradict.
+
+    News count for hours: those for the other side, of a call before, must be outweighed.
+    """
     asset = PRODUCT.split("-")[0]
     tone, comes_to = ("positive", "> 0") if side == "BUY" else ("negative", "< 0")
     no_faults(lab, "news-simulator")
-    fault(lab, "news-simulator", fault="extreme", tone=tone, asset=asset, count=50, seconds=3600)
-    wait(lambda: lab.query(f'sentiment_score{{asset="{asset}"}} {comes_to}'), f"{tone} news of {asset}", 180)
+    score = f'sentiment_score{{asset="{asset}"}} {comes_to}'
+    for times in (1, 2, 4):
+        for _ in range(times):
+            fault(lab, "news-simulator", fault="extreme", tone=tone, asset=asset, count=50, seconds=3600)
+        # The feeds are read each minute, the score is written each half, and scraped.
+        with suppress(AssertionError):
+            wait(lambda: lab.query(score), f"{tone} news of {asset}", 120)
+            return
+    raise AssertionError(f"no {tone} news of {asset}")
 
 
 def trade(lab: LabUnderTest) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class FeedServer:
         self._switchboard: Switchboard[Fault] = Switchboard()
         self._frozen_at: dict[str, datetime] = {}
         self._added: list[tuple[Fault, list[Headline]]] = []
+        self._extremes = 0
 
     def routes(self) -> list[web.RouteDef]:
         """The routes for the HTTP server."""
@@ -61,8 +62,10 @@ class FeedServer:
         if isinstance(fault, Injection):
             self._added.append((fault, [headlines.injection(fault.asset, now)]))
         elif isinstance(fault, Extreme):
-            made = [headlines.extreme(fault.asset, fault.tone, now, number) for number in range(1, fault.count + 1)]
-            self._added.append((fault, made))
+            # Numbered on: a title that was there before would count as the same news.
+            numbers = range(self._extremes + 1, self._extremes + fault.count + 1)
+            self._extremes += fault.count
+            self._added.append((fault, [headlines.extreme(fault.asset, fault.tone, now, each) for each in numbers]))
         elif isinstance(fault, Frozen):
             for name in [fault.feed] if fault.feed else FEEDS:
                 self._frozen_at[name] = now
