@@ -122,6 +122,18 @@ def week(seed: int, end: int, *, days: float = 5, faults: bool = True) -> list[M
     return made
 
 
+def calm_latencies(seed: int, end: int, copies: int, *, hours: float) -> list[Metric]:
+    """The pipeline's histogram so many times over, told apart by the label `copy`, each of another time of day."""
+    rng = np.random.default_rng(seed)
+    times = np.arange(end - int(hours * 3600), end + 1, SAMPLE_SECONDS, dtype=np.float64)
+    made = []
+    for copy in range(copies):
+        per_second = 0.02 * rhythm(times + copy * DAY / copies)
+        histogram = _latencies("pipeline_end_to_end_duration_seconds", per_second, 0.4, rng)
+        made += [Metric(each.name, {**each.labels, "copy": str(copy)}, each.values, each.kind) for each in histogram]
+    return made
+
+
 def _latencies(name: str, per_second: Values, median: float, rng: np.random.Generator) -> list[Metric]:
     """A histogram of log-normal times."""
     bounds = [median * factor for factor in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)]

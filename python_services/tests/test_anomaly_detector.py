@@ -20,10 +20,12 @@ from tradewatch.common.http import HttpServer
 from tradewatch.common.service import Liveness
 from tradewatch.common.settings import SettingsError
 from tradewatch.monitoring.anomaly_detector.prometheus import new_client
+from tradewatch.monitoring.anomaly_detector.series import DEFAULT_SERIES
 from tradewatch.monitoring.anomaly_detector.service import AnomalyDetector, AnomalyDetectorSettings
 
 THRESHOLD = 6.0
-END = int(time.time()) // 60 * 60 - 60
+# Always the same time of day, so that the seeded past is the same on each.
+END = int(time.time()) // past.DAY * past.DAY - 5 * 3600
 LAST_RUN = "anomaly_detector_last_run_timestamp_seconds"
 
 pytestmark = pytest.mark.servers
@@ -126,6 +128,28 @@ async def test_without_days_it_compares_with_the_last_hours_and_says_so(promethe
         await running.detector.run_once(start + 3600)
         assert not running.alarms()
         assert {key[3] for key in running.samples("anomaly_score")} == {"recent"}
+
+
+async def test_quantiles_of_few_events_are_calm_in_the_first_hours(tmp_path: Path) -> None:
+    copies = 200
+    (latencies,) = (query for query in DEFAULT_SERIES if query.name == "end_to_end_seconds")
+    assert latencies.query.count("by (le)") == 1
+    each = latencies.model_copy(update={"query": latencies.query.replace("by (le)", "by (le, copy)")})
+    table = tmp_path / "series.toml"
+    fields = each.model_dump(exclude={"checks"})
+    table.write_text("[[series]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in fields.items()))
+    with past.prometheus(tmp_path, past.calm_latencies(1, END, copies, hours=3), END) as prometheus:
+        async with detector(
+            prometheus.url,
+            password=prometheus.password,
+            ca_file=prometheus.ca_file,
+            series_file=str(table),
+            max_series_per_query=copies,
+        ) as running:
+            for now in range(END - 2 * 3600, END + 1, 1200):
+                await running.detector.run_once(now)
+                assert len(running.scores()) > copies * 0.9
+                assert not running.alarms()
 
 
 async def test_two_runs_of_one_moment_say_the_same(prometheus: RunningPrometheus) -> None:

@@ -16,8 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 MAX_QUERIES = 100
 MAX_FILE_BYTES = 256 * 1024
 MAX_NAME_LENGTH = 200
-# Smallest deviation in the logarithm that counts as one: a tenth of the value.
-LOG_MIN_SCALE = 0.1
+# Of a quantile less than this is not known: its histogram's buckets end at factors of about two.
+QUANTILE_SPREAD = 0.25
+# Where events come about once a minute, so that a quantile of less is one event's.
+RARE = "15m"
 
 _NAME = r"^[a-z][a-z0-9_]{0,62}$"
 _PODS = 'job="kubernetes-pods-metrics"'
@@ -30,6 +32,7 @@ class SeriesQuery(BaseModel):
 
     - `floor`, in the series' unit: on the linear scale the smallest deviation that counts as one; on the `log` scale
       what is added before the logarithm is taken, so that values far below it are all the same.
+    - `log_spread`: on the `log` scale the smallest deviation that counts as one; 0.1 is a tenth of the value.
     - `direction`: which deviations count.
     - `checks`: `level` compares the value with what is usual; `flat` finds a value that has stopped moving.
     - `sparse`: it is usual that the series is not there at times, as a ratio is when nothing happens.
@@ -42,6 +45,7 @@ class SeriesQuery(BaseModel):
     query: str = Field(min_length=1, max_length=4000)
     floor: float = Field(gt=0, allow_inf_nan=False)
     scale: Literal["linear", "log"] = "linear"
+    log_spread: float = Field(default=0.1, gt=0, allow_inf_nan=False)
     direction: Literal["up", "down", "both"] = "up"
     checks: Annotated[tuple[Literal["level", "flat"], ...], Field(min_length=1, strict=False)] = ("level",)
     sparse: bool = False
@@ -49,7 +53,7 @@ class SeriesQuery(BaseModel):
     @property
     def min_scale(self) -> float:
         """The smallest spread that is believed, on the transformed scale."""
-        return self.floor if self.scale == "linear" else LOG_MIN_SCALE
+        return self.floor if self.scale == "linear" else self.log_spread
 
     def transform(self, values: Values) -> Values:
         """Values as they are compared; negative ones count as 0 on the logarithmic scale."""
@@ -74,14 +78,14 @@ def _mean(metric: str, by: str) -> str:
     return f"max by ({by}) (avg_over_time({metric}{{{_PODS}}}[5m]))"
 
 
-def _quantile(metric: str, by: str = "", quantile: float = 0.95, further: str = "") -> str:
+def _quantile(metric: str, by: str = "", window: str = "5m", further: str = "") -> str:
     labels = f"le, {by}" if by else "le"
-    return f"histogram_quantile({quantile}, {_rate(f'{metric}_bucket', labels, '5m', further)})"
+    return f"histogram_quantile(0.95, {_rate(f'{metric}_bucket', labels, window, further)})"
 
 
-def _ratio(metric: str, bad: str, window: str = "15m") -> str:
+def _ratio(metric: str, bad: str) -> str:
     """The share of bad ones; nothing where there were none at all."""
-    return f"{_rate(metric, '', window, f', {bad}')} / ({_rate(metric, '', window)} > 0)"
+    return f"{_rate(metric, '', RARE, f', {bad}')} / ({_rate(metric, '', RARE)} > 0)"
 
 
 DEFAULT_SERIES: tuple[SeriesQuery, ...] = (
@@ -126,13 +130,15 @@ DEFAULT_SERIES: tuple[SeriesQuery, ...] = (
         query=_quantile("candle_close_delay_seconds"),
         floor=0.1,
         scale="log",
+        log_spread=QUANTILE_SPREAD,
     ),
     SeriesQuery(
         name="exchange_api_seconds",
         group="execution",
-        query=_quantile("exchange_api_request_duration_seconds", "exchange", further=', endpoint!="websocket"'),
+        query=_quantile("exchange_api_request_duration_seconds", "exchange", RARE, ', endpoint!="websocket"'),
         floor=0.05,
         scale="log",
+        log_spread=QUANTILE_SPREAD,
         sparse=True,
     ),
     SeriesQuery(
@@ -145,23 +151,25 @@ DEFAULT_SERIES: tuple[SeriesQuery, ...] = (
     SeriesQuery(
         name="execution_seconds",
         group="execution",
-        query=_quantile("trade_execution_duration_seconds"),
+        query=_quantile("trade_execution_duration_seconds", window=RARE),
         floor=0.1,
         scale="log",
+        log_spread=QUANTILE_SPREAD,
         sparse=True,
     ),
     SeriesQuery(
         name="end_to_end_seconds",
         group="pipeline",
-        query=_quantile("pipeline_end_to_end_duration_seconds"),
+        query=_quantile("pipeline_end_to_end_duration_seconds", window=RARE),
         floor=0.1,
         scale="log",
+        log_spread=QUANTILE_SPREAD,
         sparse=True,
     ),
     SeriesQuery(
         name="signal_rate",
         group="pipeline",
-        query=_rate("trading_signals_total", "", "15m"),
+        query=_rate("trading_signals_total", "", RARE),
         floor=0.01,
         scale="log",
         direction="both",
@@ -195,9 +203,10 @@ DEFAULT_SERIES: tuple[SeriesQuery, ...] = (
     SeriesQuery(
         name="llm_seconds",
         group="llm",
-        query=_quantile("llm_validation_duration_seconds"),
+        query=_quantile("llm_validation_duration_seconds", window=RARE),
         floor=0.1,
         scale="log",
+        log_spread=QUANTILE_SPREAD,
         sparse=True,
     ),
     SeriesQuery(
@@ -235,6 +244,7 @@ DEFAULT_SERIES: tuple[SeriesQuery, ...] = (
         query=_quantile("bus_heartbeat_duration_seconds"),
         floor=0.02,
         scale="log",
+        log_spread=QUANTILE_SPREAD,
     ),
 )
 
