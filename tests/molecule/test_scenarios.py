@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.commands import REPOSITORY, run
 
@@ -34,10 +35,10 @@ LAB = {"TRADEWATCH_LAB_DIR": str(REPOSITORY / ".lab/tests/molecule")}
 
 
 @pytest.fixture(scope="module")
-def stands() -> Iterator[list[str]]:
+def stands() -> Iterator[set[str]]:
     """The roles that their scenarios have left on the shared hosts as the platform has them."""
     run("python", "-m", "lab", "down", env=LAB)
-    yield []
+    yield set()
     run("python", "-m", "lab", "down", env=LAB)
 
 
@@ -51,14 +52,21 @@ def seconds(scenario: str) -> int:
     return 3600 if scenario == "artifacts" else 1200
 
 
+def needed(scenario: str) -> list[str]:
+    """The roles that the scenario's preparation runs as the platform does, where they do not stand yet."""
+    playbook = REPOSITORY / "molecule" / scenario / "prepare.yml"
+    plays = yaml.safe_load(playbook.read_text()) if playbook.exists() else []
+    return [role for play in plays for role in play.get("vars", {}).get("needed", [])]
+
+
 @pytest.mark.parametrize("scenario", [pytest.param(name, marks=pytest.mark.timeout(seconds(name))) for name in ORDER])
-def test_scenario(scenario: str, stands: list[str], tmp_path: Path) -> None:
+def test_scenario(scenario: str, stands: set[str], tmp_path: Path) -> None:
     env = {
-        "TRADEWATCH_MOLECULE_STANDS": ",".join(stands),
+        "TRADEWATCH_MOLECULE_STANDS": ",".join(sorted(stands)),
         # What an earlier run noted as created and prepared may be gone by now.
         "MOLECULE_EPHEMERAL_DIRECTORY": str(tmp_path / "state"),
     }
     command = ("molecule", "test", "--destroy=never", "--scenario-name", scenario)
     run(*command, env=env, timeout=seconds(scenario), log=tmp_path / "log")
-    if scenario not in OWN_VARIABLES:
-        stands.append(scenario)
+    stands |= {*needed(scenario), scenario}
+    stands -= OWN_VARIABLES & {scenario}
