@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import re
@@ -18,6 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "inventory" / "production.example"
 RUN_TIMEOUT_SECONDS = 120
 TOKEN = "token-of-the-test"
+EXCHANGE_KEY = base64.b64encode(b"seed of a key that nobody needs.").decode()
 ALERT_RECEIVERS = '{"receivers": [{"name": "chat", "url": "json://hidden-secret-of-the-test/"}], "default": ["chat"]}'
 
 # Faults of a host, as shell that makes them real inside its namespaces ($work is a folder of its own).
@@ -122,6 +124,7 @@ class Inventory:
             **dict.fromkeys(self.example("vault.yml.example"), "secret-of-the-test"),
             "vault_k3s_token": TOKEN,
             "vault_alert_receivers": ALERT_RECEIVERS,
+            "vault_exchange_api_private_key": EXCHANGE_KEY,
             "ansible_ssh_executable": str(Path(__file__).with_name("fake_ssh")),
             # The machine under the test may be small; faults bring their own figures.
             "preflight_min_memory_mib": 1024,

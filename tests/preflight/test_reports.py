@@ -66,6 +66,8 @@ HOST_PROBLEMS = {
     "architecture": "host arm: is aarch64, the artifacts are for x86_64; use a machine with x86_64",
     "changed token": "host standing: its cluster was made with another vault_k3s_token, which a run cannot change; "
     "put the old one back in the vault, or run playbooks/reset.yml to start anew",
+    "new first server": "host control-1: is the first of control_plane and in no cluster, while joined is in one; "
+    "list it below joined, so that it joins that cluster",
     "overlap with a host's network": "cluster_cidr: 10.42.0.0/16 overlaps the network 10.42.8.0/24 (lo) "
     "of host routed; choose a network that no host reaches",
 }
@@ -123,6 +125,7 @@ def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "vault_k3s_token": None,
         "vault_valkey_password": "",
         "vault_prometheus_password": "change-me",
+        "vault_exchange_api_private_key": "key-of-the-test",
         "cluster_name": None,
         "log_collector": "prontail",
         "prometheus_rule_thresholds": {"market_data_stale_secnds": 20, "model_missing_for": 5},
@@ -213,6 +216,8 @@ DATA_PROBLEMS = {
     "duration, as '1h' is); files/rules/thresholds.yml lists them",
     "malformed routes": "secret vault_alert_receivers: is malformed (default names a receiver that is none of chat); "
     "docs/services.md, alert-notifier, shows one",
+    "malformed key": "secret vault_exchange_api_private_key: is malformed (neither an EC P-256 key in PEM nor an "
+    "Ed25519 key in base64 or PEM); vault.yml.example says how to make one",
     "duplicate service": "service market-data-collector-coinbase: the table holds 2 of this name; "
     "give each a name of its own",
     "unknown node role": "service on-mars: unknown node role colectors; did you mean collectors?",

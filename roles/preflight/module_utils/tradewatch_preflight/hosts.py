@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .problem import Problem
@@ -38,6 +38,21 @@ def check(host: str, probe: Mapping[str, Any], settings: Mapping[str, Any]) -> l
         return [Problem(where, what, "log in by SSH and see what the shell prints")]
     checks = (_python, _system, _machine, _root, _swap, _memory, _disk, _clock, _cluster)
     return [problem for one in checks for problem in one(where, found, probe, settings)]
+
+
+def check_first_server(servers: Sequence[str], probes: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+    """A new first server would begin a cluster of its own, beside the one that the others are in.
+
+    Args:
+        servers: the group ``k3s_server``, in the inventory's order.
+        probes: by host, what the action ``preflight_probe`` returned.
+    """
+    clusters = {host: probes[host]["cluster"] for host in servers if host in probes and probes[host]["root"]}
+    standing = [host for host, cluster in clusters.items() if cluster == "own"]
+    if not standing or clusters.get(servers[0]) != "none":
+        return []
+    what = f"is the first of control_plane and in no cluster, while {standing[0]} is in one"
+    return [Problem(f"host {servers[0]}", what, f"list it below {standing[0]}, so that it joins that cluster")]
 
 
 def _python(

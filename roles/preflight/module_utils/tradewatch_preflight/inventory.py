@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from .problem import Problem, did_you_mean, listed
 
 ROLE_GROUPS = ("control_plane", "collectors", "trading", "analytics")
 NODE_ROLES = frozenset(group.replace("_", "-") for group in ROLE_GROUPS)
+# The host's name is its node's (RFC 1123), and the value of a label of that.
+_NODE_NAME = re.compile(r"(?=.{1,63}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _PARTS = {"k3s_server": {"control_plane"}, "k3s_agent": {"collectors", "trading", "analytics"}}
 _KNOWN = {"all", "ungrouped", "k3s_cluster", *_PARTS, *ROLE_GROUPS}
 
@@ -32,6 +35,7 @@ def check(
         *_empty_groups(groups),
         *_memberships(groups, addresses),
         *_parts(groups),
+        *_names(addresses),
         *_addresses(addresses, address_failures),
     ]
 
@@ -84,6 +88,15 @@ def _parts(groups: Mapping[str, Sequence[str]]) -> list[Problem]:
     return problems
 
 
+def _names(hosts: Iterable[str]) -> list[Problem]:
+    fix = "use lower case letters, digits, and - and . between them, at most 63 in all"
+    return [
+        Problem(f"host {host}", "is no name of a Kubernetes node", fix)
+        for host in sorted(hosts)
+        if not _NODE_NAME.fullmatch(host)
+    ]
+
+
 def _addresses(addresses: Mapping[str, str | None], failures: Mapping[str, str]) -> list[Problem]:
     problems = [
         Problem(f"host {host}", f"its ansible_host cannot be evaluated ({why})", "correct the expression")
@@ -96,11 +109,11 @@ def _addresses(addresses: Mapping[str, str | None], failures: Mapping[str, str])
         elif host not in failures:
             problems.append(Problem(f"host {host}", "has no ansible_host", "set it to the host's address"))
     for address, hosts in sorted(by_address.items()):
-        if not _is_ip_address(address):
-            # k3s's node-ip and the network policies take it as it is.
-            fix = "write the host's IP address"
+        if not _is_ipv4_address(address):
+            # k3s's node-ip, URLs and the network policies take it as it is.
+            fix = "write the host's IPv4 address"
             problems += [
-                Problem(f"host {host}", f"its ansible_host {address!r} is no IP address", fix) for host in hosts
+                Problem(f"host {host}", f"its ansible_host {address!r} is no IPv4 address", fix) for host in hosts
             ]
         if len(hosts) > 1:
             fix = "give each its own ansible_host"
@@ -108,9 +121,9 @@ def _addresses(addresses: Mapping[str, str | None], failures: Mapping[str, str])
     return problems
 
 
-def _is_ip_address(text: str) -> bool:
+def _is_ipv4_address(text: str) -> bool:
     try:
-        ipaddress.ip_address(text)
+        ipaddress.IPv4Address(text)
     except ValueError:
         return False
     return True
