@@ -88,8 +88,9 @@ clean: lab-down  ## Remove the lab and the venv
 
 # The machine is looked at before anything is changed; then Debian's packages, then the venv.
 test walk: PACKAGES_FOR := tests
+image: WORK := image
 machine:
-	@$(PYTHON) -B -m lab.machine
+	@$(PYTHON) -B -m lab.machine $(WORK)
 	@packages="$$($(PYTHON) -B -m lab.machine packages $(PACKAGES_FOR))"; if [ -n "$$packages" ]; then \
 	  echo "installing from Debian: $$packages"; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$packages >/dev/null; fi

@@ -18,8 +18,8 @@ from lab import paths
 
 MINIMUM_MEMORY_GIB = 8.0
 MINIMUM_DISK_GIB = 20.0
-# Of a lab that stands: what new versions of its images take.
-MINIMUM_DISK_STANDING_GIB = 5.0
+# For a lab that stands, what new versions of its images take; and for the building of one image.
+MINIMUM_DISK_SMALL_GIB = 5.0
 MINIMUM_PYTHON = (3, 11)
 # Debian's packages that the lab runs on the machine itself: the program, and the package that has it.
 PROGRAMS = {
@@ -72,6 +72,7 @@ def _can_unshare() -> bool:
 
 
 def obstacles(
+    work: str = "lab",
     *,
     uid: int | None = None,
     memory_gib: float | None = None,
@@ -82,7 +83,8 @@ def obstacles(
 ) -> list[str]:
     """What keeps this machine from hosting the lab, a line each; empty when nothing does.
 
-    The arguments stand in for what the machine would answer (GiB for memory and disk).
+    ``work`` is ``lab``, or ``image`` for the building of the services' image alone. The other arguments stand in for
+    what the machine would answer (GiB for memory and disk).
     """
     found = []
     if sys.version_info < MINIMUM_PYTHON:
@@ -100,11 +102,11 @@ def obstacles(
     # A lab that stands has its memory already, and most of its disk.
     stands = os.path.exists(paths.lab_dir() / "lab.json")
     memory = _memory_gib() if memory_gib is None else memory_gib
-    if memory < MINIMUM_MEMORY_GIB and not stands:
+    if memory < MINIMUM_MEMORY_GIB and not stands and work == "lab":
         found.append(f"{memory:.1f} GiB of memory available, {MINIMUM_MEMORY_GIB:.0f} GiB needed; free some")
     place = _existing(paths.cache_dir())
     disk = shutil.disk_usage(place).free / 1024**3 if disk_gib is None else disk_gib
-    needed = MINIMUM_DISK_STANDING_GIB if stands else MINIMUM_DISK_GIB
+    needed = MINIMUM_DISK_SMALL_GIB if stands or work == "image" else MINIMUM_DISK_GIB
     if disk < needed:
         found.append(f"{disk:.1f} GiB of disk free below {place}, {needed:.0f} GiB needed; free some")
     missing = packages()
@@ -114,7 +116,8 @@ def obstacles(
 
 
 def main() -> int:
-    """Print the obstacles; with ``packages``, or ``packages tests``, the Debian packages to install.
+    """Print the obstacles, with ``image`` those of its building alone; with ``packages``, or ``packages tests``, the
+    Debian packages to install.
 
     Exit 1 when there is an obstacle.
     """
@@ -122,9 +125,10 @@ def main() -> int:
         tests = TEST_PROGRAMS if sys.argv[2:] == ["tests"] else {}
         print(" ".join(missing_packages({**PROGRAMS, **tests})))
         return 0
-    found = obstacles()
+    work = "image" if sys.argv[1:] == ["image"] else "lab"
+    found = obstacles(work)
     for obstacle in found:
-        print(f"lab: this machine cannot host it: {obstacle}", file=sys.stderr)
+        print(f"{work}: this machine cannot {'host' if work == 'lab' else 'build'} it: {obstacle}", file=sys.stderr)
     return 1 if found else 0
 
 

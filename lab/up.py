@@ -13,6 +13,8 @@ from lab import environment, hosts, machine, paths, playbooks, secrets, table
 from lab.bundle import parts
 from lab.steps import LabError, say, together
 
+GO_ON = "Mend it and run `make lab` again: it goes on from there"
+
 
 @contextmanager
 def lock() -> Iterator[None]:
@@ -43,7 +45,10 @@ def build_bundle() -> None:
     names = missing_parts()
     for number, name in enumerate(names, 1):
         say(f"bundle {number}/{len(names)}: {name}")
-        parts.make(name)
+        try:
+            parts.make(name)
+        except LabError as error:
+            raise LabError(f"the bundle's part {name} cannot be made: {error}") from None
     if names:
         parts.drop_build_caches()
 
@@ -62,7 +67,10 @@ def up(*, verify: bool = True) -> dict[str, float]:
         started = time.monotonic()
         secrets.ensure()
         names = playbooks.inventory_hosts()
-        lab, _ = together(lambda: hosts.up(names), build_bundle)
+        try:
+            lab, _ = together(lambda: hosts.up(names), build_bundle)
+        except LabError as error:
+            raise LabError(f"{error}\n{GO_ON}") from None
         seconds["hosts and bundle"] = time.monotonic() - started
         for stage in ["site.yml", *(["playbooks/verify.yml"] if verify else [])]:
             result = playbooks.play(stage)
@@ -70,7 +78,7 @@ def up(*, verify: bool = True) -> dict[str, float]:
             if result.status != 0:
                 raise LabError(
                     f"{stage} failed after {result.seconds:.0f} s; what failed stands above, the whole output in "
-                    f"{paths.lab_dir()}/runner/artifacts/. Mend it and run `make lab` again: it goes on from there"
+                    f"{paths.lab_dir()}/runner/artifacts/. {GO_ON}"
                 )
         table.show(lab, playbooks.read_json("endpoints.json") or {}, seconds)
     return seconds

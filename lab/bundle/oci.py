@@ -33,13 +33,17 @@ def debian_root(suite: str, packages: Sequence[str], variant: str = "essential",
     if output.exists():
         return output
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name("partial-" + output.name)
-    with step(f"Debian {suite} root: {' '.join(packages[:4])}"):
+    # Another lab may make the same one just now, and the last that is through puts it there.
+    with (
+        step(f"Debian {suite} root: {' '.join(packages[:4])}"),
+        tempfile.TemporaryDirectory(dir=output.parent) as folder,
+    ):
+        partial = Path(folder) / output.name
         options = [f"--include={','.join(packages)}", "--dpkgopt=path-exclude=/usr/share/doc/*"]
         options += ["--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*"]
         options += [f"--customize-hook={hook}" for hook in hooks]
         run(["mmdebstrap", "--quiet", f"--variant={variant}", *options, suite, partial])
-    partial.rename(output)
+        partial.rename(output)
     return output
 
 

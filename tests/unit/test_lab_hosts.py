@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from lab import hosts, paths, secrets, up
+from lab import hosts, machine, paths, playbooks, secrets, table, up
+from lab.bundle import parts
 from lab.steps import LabError, digest
 
 
@@ -98,3 +100,57 @@ def test_down_leaves_the_tests_labs_and_nothing_else(directory: Path, monkeypatc
     (directory / "tests" / "e2e").rmdir()
     up.down()
     assert not directory.exists()
+
+
+@pytest.fixture
+def stages(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The stages of `make lab` in the order in which they were begun; none does anything."""
+    begun: list[str] = []
+
+    def play(playbook: str) -> playbooks.Result:
+        begun.append(playbook)
+        return playbooks.Result(playbook, 0, 1.0, {})
+
+    monkeypatch.setattr(machine, "obstacles", lambda: [])
+    monkeypatch.setattr(playbooks, "inventory_hosts", lambda: ["control-1"])
+    monkeypatch.setattr(playbooks, "play", play)
+    monkeypatch.setattr(hosts, "up", lambda _: begun.append("hosts"))
+    monkeypatch.setattr(up, "missing_parts", lambda: ["valkey"])
+    monkeypatch.setattr(parts, "make", begun.append)
+    monkeypatch.setattr(parts, "drop_build_caches", lambda: None)
+    monkeypatch.setattr(table, "show", lambda *_: begun.append("table"))
+    return begun
+
+
+def test_make_lab_succeeds_when_every_stage_did(stages: list[str]) -> None:
+    assert set(up.up()) == {"hosts and bundle", "site.yml", "playbooks/verify.yml"}
+    assert sorted(stages[:2]) == ["hosts", "valkey"]
+    assert stages[2:] == ["site.yml", "playbooks/verify.yml", "table"]
+
+
+@pytest.mark.parametrize("stage", ["site.yml", "playbooks/verify.yml"])
+def test_a_playbook_that_fails_fails_make_lab(stages: list[str], monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    play = playbooks.play
+    monkeypatch.setattr(
+        playbooks, "play", lambda name: playbooks.Result(name, 2, 7.0, {}) if name == stage else play(name)
+    )
+    with pytest.raises(LabError, match=rf"^{stage} failed after 7 s; .*run `make lab` again: it goes on from there$"):
+        up.up()
+    assert "table" not in stages
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "said"),
+    [(hosts, "up", "no answer"), (parts, "make", "the bundle's part valkey cannot be made: no answer")],
+)
+def test_a_failed_boot_or_build_says_what_failed_and_how_to_go_on(
+    stages: list[str], monkeypatch: pytest.MonkeyPatch, module: ModuleType, function: str, said: str
+) -> None:
+    def fail(_: object) -> None:
+        raise LabError("no answer")
+
+    monkeypatch.setattr(module, function, fail)
+    with pytest.raises(LabError) as failed:
+        up.up()
+    assert str(failed.value) == f"{said}\nMend it and run `make lab` again: it goes on from there"
+    assert "site.yml" not in stages

@@ -35,9 +35,13 @@ def test_a_good_machine_has_no_obstacle() -> None:
         ({"disk_gib": 1.0}, "1.0 GiB of disk free"),
         ({"namespaces": lambda: False}, "nested containers"),
         ({"architecture": "aarch64"}, "aarch64"),
+        ({"packages": lambda: ["podman", "runc"]}, "not installed and no apt-get to do it: podman runc"),
     ],
 )
-def test_each_obstacle_is_one_line_that_names_it(fault: dict[str, Any], said: str) -> None:
+def test_each_obstacle_is_one_line_that_names_it(
+    fault: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     [line] = machine.obstacles(**{**GOOD, **fault})
     assert said in line
 
@@ -54,6 +58,13 @@ def test_a_lab_that_stands_has_its_memory_and_disk_already(directory: Path) -> N
     (directory / "lab.json").write_text("{}")
     assert machine.obstacles(**taken) == []
     assert machine.obstacles(**{**taken, "disk_gib": 1.0}) != []
+
+
+def test_the_image_alone_wants_neither_the_labs_memory_nor_its_disk() -> None:
+    small = {**GOOD, "memory_gib": 2.0, "disk_gib": 10.0}
+    assert machine.obstacles("image", **small) == []
+    [line] = machine.obstacles("image", **{**small, "disk_gib": 1.0})
+    assert "1.0 GiB of disk free" in line
 
 
 def test_a_path_with_a_space_is_an_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
