@@ -8,11 +8,14 @@ from tests.lab_under_test import LabUnderTest
 HOSTS = ["control-1", "collectors-1", "trading-1", "analytics-1"]
 # A host's own affair: its names and addresses, its keys and machine id, systemd's state, what Ansible keeps for itself.
 OWN = "-not -path '/var/lib/systemd/*' -not -path '/root/.ansible*' -not -path '*/__pycache__*'"
+# Volumes on the lab's hosts, which find does not enter from the folder above; of the logs most is the host's own.
+MOUNTED = " ".join(folder for folder in hosts.VOLUMES if folder != "/var/log")
 OWN_CONTENT = (
     "-not -name 'ssh_host_*' -not -name machine-id -not -name hostname -not -name hosts -not -name resolv.conf"
 )
 LISTING = (
-    f"find /etc /usr /opt /root /var/lib -xdev {OWN} -printf '%p %y %m %l\\n';"
+    f"find /etc /usr /opt /root /var/lib {MOUNTED} -xdev {OWN} -printf '%p %y %m %l\\n';"
+    " find /var/log/pods /var/log/containers 2>/dev/null;"
     f" find /etc /usr/local /opt -xdev -type f {OWN_CONTENT} -exec sha256sum {{}} +; ip rule; ipset list -name;"
     # Each host has its own network settings; the counter among them counts.
     " sysctl --all 2>/dev/null | grep -E '^net\\.' | grep -v nf_conntrack_count"
