@@ -88,9 +88,14 @@ async def chat() -> AsyncIterator[Chat]:
 
 
 def alert(
-    name: str = "DiskFull", number: int = 1, *, resolved_after: float | None = None, **labels: str
+    name: str = "DiskFull",
+    number: int = 1,
+    *,
+    began_after: float = 0.0,
+    resolved_after: float | None = None,
+    **labels: str,
 ) -> dict[str, Any]:
-    """As Alertmanager sends it."""
+    """As Alertmanager sends it; times in seconds after `STARTED`."""
     end = "0001-01-01T00:00:00Z" if resolved_after is None else _stamp(STARTED + timedelta(seconds=resolved_after))
     return {
         "status": "firing" if resolved_after is None else "resolved",
@@ -101,7 +106,7 @@ def alert(
             "runbook_url": f"https://docs.example/runbooks/{name}.md",
             "dashboard_url": "https://grafana.example/d/unified",
         },
-        "startsAt": _stamp(STARTED),
+        "startsAt": _stamp(STARTED + timedelta(seconds=began_after)),
         "endsAt": end,
         "generatorURL": "https://prometheus:9090/graph",
         "fingerprint": f"{number:016x}",

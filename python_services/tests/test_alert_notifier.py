@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,9 @@ from services_support import eventually
 from tradewatch import cli
 from tradewatch.monitoring.alert_notifier.dispatcher import POLL_SECONDS
 
+Command = Callable[..., Awaitable[tuple[int, str]]]
+ESCALATE_AFTER = 2
+
 
 @pytest.fixture
 async def room() -> AsyncIterator[Chat]:
@@ -36,7 +39,7 @@ async def room() -> AsyncIterator[Chat]:
 @pytest.fixture
 async def service(database: Database, room: Chat) -> AsyncIterator[Server]:
     """A notifier that escalates quickly."""
-    async with notifier(database, receivers(room), escalate_after=2) as running:
+    async with notifier(database, receivers(room), escalate_after=ESCALATE_AFTER) as running:
         yield running
 
 
@@ -241,24 +244,28 @@ async def test_a_killed_notifier_neither_loses_nor_repeats(tmp_path: Path, datab
         assert json.loads(line)["service"] == "alert-notifier"
 
 
-async def test_what_nobody_acknowledges_escalates_once(
-    service: Server,
-    room: Chat,
-    database: Database,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def command(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """Runs `tradewatch` on the notifier's database; gives its exit code and what it printed."""
     (tmp_path / "password").write_text(ROLE_PASSWORD)
     monkeypatch.setenv("TRADEWATCH_DATABASE_URL", database.url)
     monkeypatch.setenv("TRADEWATCH_DATABASE_PASSWORD_FILE", str(tmp_path / "password"))
-    seen_to, left = (alert(name, number, severity="critical") for number, name in ((1, "SeenTo"), (2, "Left")))
-    await service.post("/v1/alerts", webhook(seen_to, left, alert("Minor", 3)))
 
-    async def command(*arguments: str) -> tuple[int, str]:
+    async def run(*arguments: str) -> tuple[int, str]:
         code = await asyncio.to_thread(cli.main, arguments)
         captured = capsys.readouterr()
         return code, captured.out + captured.err
+
+    return run
+
+
+async def test_what_nobody_acknowledges_escalates_once(
+    service: Server, room: Chat, database: Database, command: Command
+) -> None:
+    seen_to, left = (alert(name, number, severity="critical") for number, name in ((1, "SeenTo"), (2, "Left")))
+    await service.post("/v1/alerts", webhook(seen_to, left, alert("Minor", 3)))
 
     ack = ("alerts", "ack", "0000000000000001", "--by", "Ada")
     assert await command(*ack) == (0, "SeenTo acknowledged by Ada\n")
@@ -292,6 +299,22 @@ async def test_what_nobody_acknowledges_escalates_once(
     assert "Left" not in text
     assert "Minor" in text
     assert [row["actor"] for row in await database.fetch("SELECT actor FROM audit_log")] == ["Ada"]
+
+
+async def test_what_began_anew_before_its_end_was_told_is_over(service: Server, room: Chat, command: Command) -> None:
+    for times in ({}, {"began_after": 30.0}, {"began_after": 30.0, "resolved_after": 60.0}):
+        await service.post("/v1/alerts", webhook(alert("NodeDown", severity="critical", **times)))
+    await asyncio.sleep(ESCALATE_AFTER + 2 * POLL_SECONDS)
+    assert await service.metric("alert_escalations_total") == 0
+
+    async def measured() -> bool:
+        return await service.metric("alerts_unacknowledged") == 0
+
+    await eventually(measured, WAIT_SECONDS)
+    assert await room.messages("managers") == []
+    _, text = await command("alerts", "list", "--json")
+    assert [row["state"] for row in json.loads(text)] == ["resolved", "began anew"]
+    assert "NodeDown" not in (await command("alerts", "list", "--open"))[1]
 
 
 async def test_what_waits_for_a_receiver_that_is_no_more_is_given_up(database: Database, room: Chat) -> None:

@@ -44,6 +44,13 @@ def test_the_first_route_that_takes_an_alert_is_the_one(team: str, severity: str
     assert parse_routing(json.dumps(DOCUMENT)).receivers(team, severity) == receivers
 
 
+def test_who_is_named_twice_is_told_once() -> None:
+    assert parse_routing(json.dumps({**DOCUMENT, "escalation": ["telegram", "mail", "telegram"]})).escalation == (
+        "telegram",
+        "mail",
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

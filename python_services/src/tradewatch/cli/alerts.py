@@ -6,11 +6,13 @@ from tradewatch.cli.reading import EXIT_NOT_FOUND, EXIT_OK, fail, plain, show, w
 from tradewatch.store import audit
 from tradewatch.store.database import Pool
 
-# One row an alert, from its beginning to its end; one whose beginning was never told has but an end.
+# One row an alert, from its beginning to its end; one whose beginning was never told has but an end, and one that began
+# anew before its end was told has none.
 _ALERTS = """
 SELECT coalesce(f.starts_at, r.starts_at) AS started, r.ends_at AS ended,
-       CASE WHEN r.alert_id IS NOT NULL THEN 'resolved' WHEN f.acknowledged IS NOT NULL THEN 'acknowledged'
-            WHEN f.escalated IS NOT NULL THEN 'escalated' ELSE 'firing' END AS state,
+       CASE WHEN r.alert_id IS NOT NULL THEN 'resolved' WHEN anew.began THEN 'began anew'
+            WHEN f.acknowledged IS NOT NULL THEN 'acknowledged' WHEN f.escalated IS NOT NULL THEN 'escalated'
+            ELSE 'firing' END AS state,
        coalesce(f.severity, r.severity) AS severity, coalesce(f.team, r.team) AS team,
        coalesce(f.name, r.name) AS alert, coalesce(f.fingerprint, r.fingerprint) AS fingerprint,
        coalesce(f.annotations, r.annotations) ->> 'summary' AS summary,
@@ -19,7 +21,10 @@ SELECT coalesce(f.starts_at, r.starts_at) AS started, r.ends_at AS ended,
         FROM alert_notifications AS n WHERE n.alert_id IN (f.alert_id, r.alert_id)) AS told
 FROM (SELECT * FROM alerts WHERE status = 'firing') AS f
 FULL JOIN (SELECT * FROM alerts WHERE status = 'resolved') AS r USING (fingerprint, starts_at)
-WHERE NOT $1 OR r.alert_id IS NULL
+CROSS JOIN LATERAL (SELECT EXISTS (
+    SELECT 1 FROM alerts AS later
+    WHERE later.fingerprint = f.fingerprint AND later.starts_at > f.starts_at) AS began) AS anew
+WHERE NOT $1 OR r.alert_id IS NULL AND NOT anew.began
 ORDER BY coalesce(f.alert_id, r.alert_id) DESC LIMIT $2
 """
 _COLUMNS = ("started", "state", "severity", "team", "alert", "summary", "told", "acknowledged_by", "fingerprint")

@@ -81,7 +81,8 @@ def parse_routing(text: str) -> Routing:
     if any(name not in senders for name in named):
         # Not the name itself: a URL written in its place is a secret.
         raise ValueError(f"routes, default or escalation name a receiver that is none of {', '.join(sorted(senders))}")
-    return Routing(senders, document.routes, document.default, document.escalation)
+    # A receiver named twice is told once.
+    return Routing(senders, document.routes, document.default, tuple(dict.fromkeys(document.escalation)))
 
 
 def parse_receivers(text: str) -> dict[str, Sender]:

@@ -59,26 +59,25 @@ _DROP_OTHERS = """
 UPDATE alert_notifications SET status = 'given_up', finished = now()
 WHERE status = 'pending' AND receiver <> ALL ($1::text[]) RETURNING receiver
 """
-_ESCALATE = """
+# An alert that began anew is over as it was before, though nobody tells that end: who restarts has forgotten it.
+_FIRES_UNACKNOWLEDGED = """
+a.severity = 'critical' AND a.status = 'firing' AND a.acknowledged IS NULL AND NOT EXISTS (
+    SELECT 1 FROM alerts AS later
+    WHERE later.fingerprint = a.fingerprint
+      AND (later.starts_at > a.starts_at OR later.starts_at = a.starts_at AND later.status = 'resolved'))
+"""
+_ESCALATE = f"""
 UPDATE alerts SET escalated = now() WHERE alert_id IN (
     SELECT a.alert_id FROM alerts AS a
-    WHERE a.severity = 'critical' AND a.status = 'firing' AND a.acknowledged IS NULL AND a.escalated IS NULL
-      AND a.received <= now() - $1::interval AND NOT EXISTS (
-        SELECT 1 FROM alerts AS over
-        WHERE over.fingerprint = a.fingerprint AND over.starts_at = a.starts_at AND over.status = 'resolved')
+    WHERE a.escalated IS NULL AND a.received <= now() - $1::interval AND {_FIRES_UNACKNOWLEDGED}
     ORDER BY a.alert_id FOR UPDATE SKIP LOCKED)
 RETURNING alert_id, fingerprint, name
-"""
+"""  # noqa: S608
 _WAITING = """
 SELECT receiver, count(*) AS pending, extract(epoch FROM now() - min(created))::float8 AS oldest_seconds
 FROM alert_notifications WHERE status = 'pending' GROUP BY receiver
 """
-_UNACKNOWLEDGED = """
-SELECT count(*) FROM alerts AS a
-WHERE a.severity = 'critical' AND a.status = 'firing' AND a.acknowledged IS NULL AND NOT EXISTS (
-    SELECT 1 FROM alerts AS over
-    WHERE over.fingerprint = a.fingerprint AND over.starts_at = a.starts_at AND over.status = 'resolved')
-"""
+_UNACKNOWLEDGED = f"SELECT count(*) FROM alerts AS a WHERE {_FIRES_UNACKNOWLEDGED}"  # noqa: S608
 
 
 @dataclass(frozen=True)
