@@ -344,6 +344,32 @@ def test_label_bomb_is_refused_and_named(stack: Stack) -> None:
 
 
 @pytest.mark.servers
+def test_retention_deletes_what_is_old_and_nothing_else(tmp_path: Path) -> None:
+    stack = Stack(tmp_path)
+    chunks = tmp_path / "loki/chunks/fake"
+
+    def kept() -> int:
+        """Streams with a chunk on disk."""
+        return sum(folder.is_dir() and any(folder.iterdir()) for folder in chunks.glob("*"))
+
+    # The least that Loki takes is a day; what was sent just in time is old soon after.
+    stack.configure_loki(loki_retention_hours=24, loki_compaction_interval="1s", loki_retention_delete_delay="1s")
+    stack.start("loki")
+    try:
+        soon_old = time.time() - 24 * 3600 + 15
+        for job, when in (("old", soon_old), ("fresh", time.time())):
+            stream = {"stream": {"job": job}, "values": [[str(int(when * 10**9)), job]]}
+            stack.api("/loki/api/v1/push", {"streams": [stream]})
+        # It writes chunks and index when it ends.
+        stack.stop("loki")
+        assert kept() == 2
+        stack.start("loki")
+        wait(lambda: kept() == 1, "a chunk is deleted", 120)
+        assert stack.lines('{job="fresh"}') == ["fresh"]
+    finally:
+        stack.stop("loki")
+
+
 def test_nobody_deletes_by_the_api(stack: Stack) -> None:
     query = urllib.parse.urlencode({"query": '{service="web"}', "start": "1"})
     with pytest.raises(urllib.error.HTTPError) as refused:

@@ -34,7 +34,7 @@ def test_line_is_found_again_and_survives_a_new_pod(loki: Loki, cluster: Cluster
     eventually(lambda: loki.lines('{job="molecule"}') == ["kept"], "it is found again", 60, despite=(OSError,))
 
 
-def test_retention_deletes_and_callers_do_not(loki: Loki) -> None:
+def test_retention_is_on_and_callers_delete_nothing(loki: Loki) -> None:
     config = yaml.safe_load(loki.config())
     assert config["compactor"]["retention_enabled"] is True
     assert config["compactor"]["delete_request_store"] == "filesystem"
