@@ -125,6 +125,12 @@ def no_balances(lab: LabUnderTest) -> AbstractContextManager[None]:
 CAUSES = (
     Cause("KillSwitchEngaged", "somebody engages it", kill_switch_engaged),
     Cause("MarketDataStale", "a feed is garbage", garbage, "market_data_stale_seconds"),
+    Cause(
+        "MarketDataStale",
+        "no collector",
+        lambda lab: away(lab, "market-data-collector-kraken", namespace="crypto-collectors"),
+        "market_data_stale_seconds",
+    ),
     Cause("ReconcileStale", "an exchange gives no balances", no_balances, "reconcile_age_seconds"),
     Cause("ExecutorInactive", "no trade-executor", lambda lab: away(lab, "trade-executor")),
     Cause(

@@ -21,6 +21,8 @@ import pytest
 import yaml
 
 from lab.bundle import oci, parts
+from tests.commands import REPOSITORY
+from tests.rules import RuleFolder
 
 ROLE = Path("roles/alertmanager")
 TOKEN = "token-of-the-webhook"
@@ -153,6 +155,12 @@ def calls() -> Iterator[ThreadingHTTPServer]:
     server.server_close()
 
 
+def told_by_rule(name: str) -> dict[str, str]:
+    """The labels of a real rule's alert, as its first promtool test in which it fires expects them."""
+    fired = (case for case in RuleFolder(REPOSITORY / "files/rules").cases if case.alertname == name and case.expected)
+    return {"alertname": name, **next(fired).expected[0]["exp_labels"]}
+
+
 @pytest.mark.servers
 def test_alertmanager_inhibits_groups_and_proves_who_it_is(
     repository: Path, programs: Path, tmp_path: Path, calls: ThreadingHTTPServer
@@ -180,12 +188,14 @@ def test_alertmanager_inhibits_groups_and_proves_who_it_is(
     try:
         url = f"http://127.0.0.1:{port}"
         _eventually(lambda: _answers(f"{url}/-/ready"), f"ready; its log: {tmp_path / 'log'}")
-        dead = {"node": "trading-1"}
+        dead, crashing, unready = map(told_by_rule, ("NodeDown", "KubePodCrashLooping", "KubePodNotReady"))
+        assert dead["node"] == crashing["node"] == unready["node"]
         _post(
             url,
-            {"alertname": "NodeDown", "severity": "critical", "team": "devops", **dead},
-            {"alertname": "ServiceDown", "severity": "critical", "team": "trading", "service": "risk-manager", **dead},
-            {"alertname": "ServiceDown", "severity": "critical", "team": "data", "service": "x", "node": "other-1"},
+            dead,
+            crashing,
+            unready,
+            {**crashing, "pod": "other", "node": "other-1"},
             {"alertname": "LagHigh", "severity": "critical", "team": "data", "stream": "signals"},
             {"alertname": "LagHigh", "severity": "warning", "team": "data", "stream": "signals"},
             {"alertname": "LagHigh", "severity": "warning", "team": "data", "stream": "quotes"},
@@ -193,7 +203,7 @@ def test_alertmanager_inhibits_groups_and_proves_who_it_is(
         )
         wanted = {
             ("NodeDown", "critical", ""),
-            ("ServiceDown", "critical", ""),
+            ("KubePodCrashLooping", "critical", ""),
             ("LagHigh", "critical", "signals"),
             ("LagHigh", "warning", "quotes"),
             ("NoNode", "info", ""),
@@ -201,7 +211,7 @@ def test_alertmanager_inhibits_groups_and_proves_who_it_is(
         _eventually(lambda: _told() >= wanted, "what is not inhibited is told")
         assert _told() == wanted
         told = [alert["labels"] for _, body in Calls.seen for alert in body["alerts"]]
-        assert [labels["node"] for labels in told if labels["alertname"] == "ServiceDown"] == ["other-1"]
+        assert [labels["node"] for labels in told if labels["alertname"] == "KubePodCrashLooping"] == ["other-1"]
         assert {authorization for authorization, _ in Calls.seen} == {f"Bearer {TOKEN}"}
         # What joins its group is told long before the minute that others rest.
         late = {"alertname": "LagHigh", "severity": "critical", "team": "data", "stream": "orders"}

@@ -106,10 +106,12 @@ def test_a_dead_node_silences_what_ran_on_it(cluster: Cluster, alertmanager: Ale
     eventually(lambda: told(cluster, run), "the node's alert is told", 60)
     alertmanager.post(
         10,
-        {"alertname": "ServiceDown", "severity": "critical", "team": "trading", "what": "on it", **node},
-        {"alertname": "ServiceDown", "severity": "critical", "team": "data", "what": "elsewhere", "run": run},
+        {"alertname": "KubePodCrashLooping", "severity": "critical", "team": "trading", "what": "on it", **node},
+        {"alertname": "KubePodCrashLooping", "severity": "critical", "team": "data", "what": "elsewhere", "run": run},
     )
-    eventually(lambda: ("data", "[FIRING] critical: ServiceDown") in told(cluster, run), "the other's is told", 60)
+    eventually(
+        lambda: ("data", "[FIRING] critical: KubePodCrashLooping") in told(cluster, run), "the other's is told", 60
+    )
     assert alertmanager.state(run) == {"node": "active", "on it": "suppressed", "elsewhere": "active"}
     assert {channel for channel, _ in told(cluster, run)} == {"devops", "data"}
 

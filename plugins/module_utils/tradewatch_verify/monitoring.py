@@ -72,13 +72,13 @@ def passwords_are_wanted(cluster: Cluster) -> Iterator[str]:
 
 
 def rules_are_evaluated(cluster: Cluster) -> Iterator[str]:
-    """No rule fails, and the Watchdog, an alert that always fires, reaches Alertmanager."""
+    """No rule fails, and the Watchdog, an alert that fires while people can be told, reaches Alertmanager."""
     prometheus = _prometheus(cluster)
 
     def problems() -> list[str]:
         found = prometheus.broken_rules()
         if not prometheus.query('sum(ALERTS{alertname="Watchdog", alertstate="firing"}) > 0'):
-            found.append("the Watchdog does not fire")
+            found.append("the Watchdog does not fire: is alert-notifier up, and do its receivers take what it sends?")
         elif not prometheus.query("sum(alertmanager_alerts_received_total) > 0"):
             found.append("the Watchdog has not reached Alertmanager")
         return found

@@ -156,8 +156,9 @@ class WatchdogReceiver:
             since = lasted(timedelta(seconds=self._clock() - self._last))
             return (
                 f"[FIRING] critical: {self._cluster} is silent",
-                f"No {ALERT_NAME} alert from {self._cluster} for {since}. The cluster, its Prometheus, its Alertmanager"
-                " or the network to here does not work: no other alert will reach you until it does.",
+                f"No {ALERT_NAME} alert from {self._cluster} for {since}. The cluster, its Prometheus, its"
+                " Alertmanager, its alert-notifier or the network to here does not work: other alerts may not reach you"
+                " until it does.",
             )
         return (
             f"[RESOLVED] critical: {self._cluster} is silent",
