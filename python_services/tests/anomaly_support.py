@@ -119,6 +119,18 @@ def week(seed: int, end: int, *, days: float = 5, faults: bool = True) -> list[M
         made.append(Metric("trade_executions_total", {"status": status}, counter(rate * rhythm(times)), "counter"))
     made += _latencies("pipeline_end_to_end_duration_seconds", 0.02 * rhythm(times), 0.4, rng)
     made += _latencies("bus_heartbeat_duration_seconds", np.full(count, 1.0), 0.005, rng)
+    made += _latencies("candle_close_delay_seconds", np.full(count, 0.2), 0.3, rng)
+    made += _latencies("trade_execution_duration_seconds", 0.015 * rhythm(times), 0.2, rng)
+    made += _latencies("llm_validation_duration_seconds", 0.02 * rhythm(times), 1.5, rng)
+    api = {"exchange": "coinbase", "endpoint": "orders", "status": "ok"}
+    made += _latencies("exchange_api_request_duration_seconds", np.full(count, 0.1), 0.1, rng, api)
+    for decision, rate in (("approve", 0.018), ("deny", 0.002)):
+        made.append(Metric("risk_decisions_total", {"decision": decision}, counter(rate * rhythm(times)), "counter"))
+    calm = np.full(count, 0.0002)
+    for name, further in (("pipeline_call_failures_total", {"peer": "risk-manager"}), ("llm_errors_total", {})):
+        made.append(Metric(name, further, counter(calm), "counter"))
+    lag = rng.exponential(0.3, count)
+    made.append(Metric("stream_reader_lag_seconds", {"service": "market-data-aggregator"}, lag))
     return made
 
 
@@ -134,7 +146,13 @@ def calm_latencies(seed: int, end: int, copies: int, *, hours: float) -> list[Me
     return made
 
 
-def _latencies(name: str, per_second: Values, median: float, rng: np.random.Generator) -> list[Metric]:
+def _latencies(
+    name: str,
+    per_second: Values,
+    median: float,
+    rng: np.random.Generator,
+    further: dict[str, str] | None = None,
+) -> list[Metric]:
     """A histogram of log-normal times."""
     bounds = [median * factor for factor in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)]
     shares = np.array([0.02, 0.14, 0.5, 0.84, 0.98, 0.999])
@@ -143,8 +161,11 @@ def _latencies(name: str, per_second: Values, median: float, rng: np.random.Gene
     ends = np.concatenate([[0], np.cumsum(events)])
     summed = np.concatenate([np.zeros((1, parts.shape[1])), np.cumsum(np.cumsum(parts, axis=1), axis=0)])
     totals = summed[ends[1:]]
-    labels = [f"{bound:g}" for bound in bounds] + ["+Inf"]
-    return [Metric(f"{name}_bucket", {"le": le}, totals[:, index], "counter") for index, le in enumerate(labels)]
+    ends_at = [f"{bound:g}" for bound in bounds] + ["+Inf"]
+    return [
+        Metric(f"{name}_bucket", {**(further or {}), "le": le}, totals[:, index], "counter")
+        for index, le in enumerate(ends_at)
+    ]
 
 
 def openmetrics(metrics: list[Metric], end: int) -> Iterator[str]:

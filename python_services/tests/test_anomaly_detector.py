@@ -89,6 +89,8 @@ async def test_the_faults_are_found_and_named_and_the_calm_before_is_calm(promet
             assert max(running.groups().values()) < THRESHOLD
         assert {key[3] for key in running.samples("anomaly_score")} == {"daily"}
         assert not running.samples("anomaly_series_unscored")
+        found = running.samples("anomaly_query_series")
+        assert {query for (query,), series in found.items() if series > 0} == {query.name for query in DEFAULT_SERIES}
 
         await running.detector.run_once(END - past.TOGETHER + 500)
         assert running.groups()["market_data"] > THRESHOLD
