@@ -467,7 +467,7 @@ def _alerts() -> Row:
                 ],
                 Look(minimum=0, decimals=1, steps=((None, GREEN), (4, YELLOW), (6, RED))),
                 width=12,
-                calm="the detector has too little history; an hour of running fills it.",
+                calm="the detector has too little history; half an hour of running fills it.",
             ),
             stat_panel(
                 "Is the anomaly detector looking?",
@@ -532,7 +532,7 @@ def _logs() -> Row:
             *shared.log_blocks("$namespace"),
             logs_panel(
                 "What do the hosts say?",
-                "The hosts' journals: k3s, containerd, the kernel.",
+                "The hosts' journals: what k3s says.",
                 '{job="journal"} |~ "$search"',
             ),
         ),
