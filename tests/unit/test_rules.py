@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tradewatch.monitoring.anomaly_detector.series import DEFAULT_SERIES
 
 from lab.bundle import golang
 from plugins.filter.rules import tradewatch_rule_thresholds, tradewatch_rules
@@ -89,6 +90,11 @@ def test_every_alert_is_seen_to_fire_and_to_stay_silent() -> None:
 
 def test_every_metric_is_exported() -> None:
     assert not list(rules.metric_problems(FOLDER.rules, METRICS))
+
+
+def test_the_anomaly_detector_asks_for_what_is_exported() -> None:
+    asked = [rules.Rule("anomalies", query.name, query.query, alert=False) for query in DEFAULT_SERIES]
+    assert not list(rules.metric_problems(asked, METRICS))
 
 
 def test_index_is_current() -> None:
