@@ -21,7 +21,15 @@ GOOD: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("document", [GOOD, {"receivers": [CHAT], "default": ["chat"]}, {**GOOD, "escalation": []}])
+@pytest.mark.parametrize(
+    "document",
+    [
+        GOOD,
+        {"receivers": [CHAT], "default": ["chat"]},
+        {**GOOD, "escalation": []},
+        {**GOOD, "escalation": ["pager", "chat", "pager"]},
+    ],
+)
 def test_what_the_service_takes_is_taken(document: dict[str, Any]) -> None:
     text = json.dumps(document)
     assert tradewatch_alert_receivers(text) == list(parse_routing(text).senders)
