@@ -122,7 +122,7 @@ def week(seed: int, end: int, *, days: float = 5, faults: bool = True) -> list[M
     made += _latencies("candle_close_delay_seconds", np.full(count, 0.2), 0.3, rng)
     made += _latencies("trade_execution_duration_seconds", 0.015 * rhythm(times), 0.2, rng)
     made += _latencies("llm_validation_duration_seconds", 0.02 * rhythm(times), 1.5, rng)
-    api = {"exchange": "coinbase", "endpoint": "orders", "status": "ok"}
+    api = {"exchange": "coinbase", "endpoint": "create_order", "status": "2xx"}
     made += _latencies("exchange_api_request_duration_seconds", np.full(count, 0.1), 0.1, rng, api)
     for decision, rate in (("approve", 0.018), ("deny", 0.002)):
         made.append(Metric("risk_decisions_total", {"decision": decision}, counter(rate * rhythm(times)), "counter"))

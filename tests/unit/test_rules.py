@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -95,6 +96,11 @@ def test_every_metric_is_exported() -> None:
 def test_the_anomaly_detector_asks_for_what_is_exported() -> None:
     asked = [rules.Rule("anomalies", query.name, query.query, alert=False) for query in DEFAULT_SERIES]
     assert not list(rules.metric_problems(asked, METRICS))
+    # A label that is not there makes one series of all.
+    for query in DEFAULT_SERIES:
+        grouped = set(re.findall(r"\w+", " ".join(re.findall(r" by \(([^)]*)\)", query.query))))
+        exported = set.union(*(set(METRICS[found.metric]) for found in rules.selectors(query.query)))
+        assert grouped <= exported | rules.SCRAPED_LABELS, query.name
 
 
 def test_index_is_current() -> None:
