@@ -27,34 +27,32 @@ SECRET = "hidden-secret-of-the-test"
 SEED = bytes(range(32))
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        PEM["p256"],
-        PEM["p256"].replace("\n", "\\n"),
-        PEM["ed25519"],
-        base64.b64encode(SEED).decode(),
-        base64.b64encode(SEED * 2).decode() + "\n",
-    ],
-)
+TAKEN = {
+    "EC in PEM": PEM["p256"],
+    "EC in PEM, out of JSON": PEM["p256"].replace("\n", "\\n"),
+    "Ed25519 in PEM": PEM["ed25519"],
+    "Ed25519, its seed": base64.b64encode(SEED).decode(),
+    "Ed25519, with its public key": base64.b64encode(SEED * 2).decode() + "\n",
+}
+REFUSED = {
+    "nothing": "",
+    "a text": SECRET,
+    "a random value": "6b" * 32,
+    "half a seed": base64.b64encode(SEED[:-1]).decode(),
+    "half a PEM": f"-----BEGIN {SECRET}",
+    "another curve": PEM["p384"],
+    "RSA": PEM["rsa"],
+}
+
+
+@pytest.mark.parametrize("key", TAKEN.values(), ids=TAKEN)
 def test_what_the_executor_signs_with_the_simulated_exchange_knows(key: str) -> None:
     keys = read_keys(json.dumps([{"name": "the-key", "public_key": tradewatch_public_key(key)}]))
     token = Signer("the-key", key).token("GET", "exchange", "/api")
     assert keys.verify(token, "GET exchange/api") == "the-key"
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "",
-        SECRET,
-        "6b" * 32,
-        base64.b64encode(SEED[:-1]).decode(),
-        f"-----BEGIN {SECRET}",
-        PEM["p384"],
-        PEM["rsa"],
-    ],
-)
+@pytest.mark.parametrize("key", REFUSED.values(), ids=REFUSED)
 def test_what_the_executor_refuses_is_refused_without_the_key(key: str) -> None:
     with pytest.raises(ValueError, match=r"^neither an EC P-256 key in PEM nor an Ed25519 key in base64 or PEM$"):
         tradewatch_public_key(key)
