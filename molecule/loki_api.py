@@ -28,15 +28,15 @@ class Loki:
         handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context or self.trusting)]
         return urllib.request.build_opener(*handlers).open(request, timeout=10)
 
-    def streams(self, query: str, hours: int = 1) -> list[tuple[dict[str, str], str]]:
-        """(labels and structured metadata, line) of the last hours, oldest first."""
-        since = time.time_ns() - hours * 3600 * 10**9
-        found = self._query_range(query, start=since, limit=5000, direction="forward")
+    def streams(self, query: str, since: float | None = None) -> list[tuple[dict[str, str], str]]:
+        """(labels and structured metadata, line) since then (Unix seconds), else of the last hour: the oldest 5000."""
+        start = int((time.time() - 3600 if since is None else since) * 10**9)
+        found = self._query_range(query, start=start, limit=5000, direction="forward")
         return [(stream["stream"], line) for stream in found for _, line in stream["values"]]
 
-    def lines(self, query: str) -> list[str]:
+    def lines(self, query: str, since: float | None = None) -> list[str]:
         """The lines of a query."""
-        return [line for _, line in self.streams(query)]
+        return [line for _, line in self.streams(query, since)]
 
     def newest(self, query: str) -> str:
         """The newest line of a query, of the last hour; empty where there is none."""

@@ -94,16 +94,20 @@ def ticks(loki: Loki) -> str:
     return query
 
 
-def numbers(loki: Loki, query: str) -> list[int]:
-    return sorted(json.loads(line)["number"] for line in loki.lines(query))
+def numbers(loki: Loki, query: str, since: float | None = None) -> list[int]:
+    return sorted(json.loads(line)["number"] for line in loki.lines(query, since))
 
 
-def none_is_missing(loki: Loki, query: str) -> bool:
-    """Whether every tick up to the newest is there, once. A query gives the oldest 5000 lines."""
-    newest = json.loads(loki.newest(query))["number"]
-    found = numbers(loki, query)
+def newest_tick(loki: Loki, query: str) -> Object:
+    return dict(json.loads(loki.newest(query)))
+
+
+def none_is_missing(loki: Loki, query: str, first: Object) -> bool:
+    """Whether every tick from the first to the newest is there, once: no more than a query gives."""
+    newest = newest_tick(loki, query)["number"]
+    found = numbers(loki, query, since=first["at"])
     assert found[-1] >= newest, "there are more ticks than a query gives"
-    return found == list(range(found[-1] + 1))
+    return found == list(range(first["number"], found[-1] + 1))
 
 
 def promtail_metrics(cluster: Cluster, hosts: dict[str, Host]) -> dict[str, float]:
@@ -208,14 +212,14 @@ def test_flood_of_one_pod_is_contained_and_named_and_the_others_go_on(
             series: value for series, value in promtail_metrics(cluster, hosts).items() if series.startswith(metric)
         }
 
-    before = dropped()
+    before, first = dropped(), newest_tick(loki, ticks)
     cluster.start(python_pod(cluster, "log-flood", FLOOD))
     delays: list[float] = []
     sizes: list[int] = [-1]
 
     def over() -> bool:
         """Whether nothing is written any more, lines were dropped, and the kubelet has begun a new file."""
-        delays.append(time.time() - json.loads(loki.newest(ticks))["at"])
+        delays.append(time.time() - newest_tick(loki, ticks)["at"])
         # Between the renaming of a full file and the making of the next there is none.
         file = f"/var/log/pods/{PROBE_NAMESPACE}_log-flood-{RUN}_*/probe/0.log"
         sizes.append(int(hosts[PROBE_NODE].run(f"stat --format %s {file}").stdout.strip() or -1))
@@ -230,11 +234,12 @@ def test_flood_of_one_pod_is_contained_and_named_and_the_others_go_on(
     counted = {series: value for series, value in dropped().items() if value != before.get(series)}
     assert [f'label_value="{PROBE_NAMESPACE}/log-flood-{RUN}"' in series for series in counted] == [True], counted
     assert 0 < sum(counted.values()) <= FLOOD_BYTES // 200 + 320 - BURST_LINES
-    assert none_is_missing(loki, ticks), "a line of a calm pod is missing"
+    assert none_is_missing(loki, ticks, first), "a line of a calm pod is missing"
 
 
 def test_outage_of_a_minute_loses_no_line(cluster: Cluster, loki: Loki, ticks: str) -> None:
     scale = ("scale", "statefulset/loki", "--namespace", NAMESPACE)
+    first = newest_tick(loki, ticks)
     cluster.text(*scale, "--replicas=0")
     try:
         eventually(lambda: not cluster.pods(NAMESPACE, "loki"), "Loki is gone", 90)
@@ -249,7 +254,7 @@ def test_outage_of_a_minute_loses_no_line(cluster: Cluster, loki: Loki, ticks: s
         return float(json.loads(loki.newest(ticks) or '{"at": 0}')["at"]) > back
 
     eventually(caught_up, "a line of after the outage", 120, despite=(OSError,))
-    assert none_is_missing(loki, ticks)
+    assert none_is_missing(loki, ticks, first)
 
 
 def test_it_may_read_pods_and_nothing_else(cluster: Cluster) -> None:

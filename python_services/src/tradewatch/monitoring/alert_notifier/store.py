@@ -60,11 +60,13 @@ UPDATE alert_notifications SET status = 'given_up', finished = now()
 WHERE status = 'pending' AND receiver <> ALL ($1::text[]) RETURNING receiver
 """
 # An alert that began anew is over as it was before, though nobody tells that end: who restarts has forgotten it.
+# Both ends in one condition would compare every two rows of a fingerprint, in a history that is kept for ever.
 _FIRES_UNACKNOWLEDGED = """
 a.severity = 'critical' AND a.status = 'firing' AND a.acknowledged IS NULL AND NOT EXISTS (
-    SELECT 1 FROM alerts AS later
-    WHERE later.fingerprint = a.fingerprint
-      AND (later.starts_at > a.starts_at OR later.starts_at = a.starts_at AND later.status = 'resolved'))
+    SELECT 1 FROM alerts AS over
+    WHERE over.fingerprint = a.fingerprint AND over.starts_at = a.starts_at AND over.status = 'resolved')
+AND NOT EXISTS (
+    SELECT 1 FROM alerts AS later WHERE later.fingerprint = a.fingerprint AND later.starts_at > a.starts_at)
 """
 _ESCALATE = f"""
 UPDATE alerts SET escalated = now() WHERE alert_id IN (
