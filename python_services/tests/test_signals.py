@@ -1,5 +1,6 @@
 """What signal-generator learns and what it refuses to; features, accuracy, artifacts."""
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -47,6 +48,32 @@ def test_a_random_walk_is_refused(seed: int) -> None:
     outcome = _trained(history(seed, RANDOM_WALK_SECONDS, 450))
     assert not outcome.accepted
     assert outcome.reason == "no_better_than_naive"
+
+
+def _after_a_headline(rows: list[FeatureRow], seconds: float) -> list[FeatureRow]:
+    """The same market, whose sentiment changes a little from minute to minute, and so many seconds on by a lot."""
+
+    def score(row: FeatureRow) -> float:
+        passed = (row.time - START).total_seconds()
+        return 0.1 + 0.01 * math.sin(passed // 60) + (0.8 if passed > seconds else 0.0)
+
+    return [replace(row, values=(*row.values[:-1], score(row))) for row in rows]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_loud_headline_does_not_spoil_what_is_learnt(seed: int) -> None:
+    outcome = _trained(_after_a_headline(history(seed, FORESEEABLE_SECONDS, 500), 300))
+    assert outcome.accepted, outcome.metrics
+
+
+def test_a_feature_beyond_all_of_training_counts_as_the_nearest_that_was_seen() -> None:
+    rows = _after_a_headline(history(1, FORESEEABLE_SECONDS, 300), 1e9)
+    trained = _trained(rows).model
+    assert trained is not None
+    *others, _ = rows[-1].values
+    loudest = max(row.values[-1] for row in rows)
+    assert trained.predict((*others, 0.9)).confidence == trained.predict((*others, loudest)).confidence
+    assert trained.predict((*others, 0.1)).confidence != trained.predict((*others, loudest)).confidence
 
 
 def test_the_same_rows_make_the_same_model_and_too_few_make_none() -> None:

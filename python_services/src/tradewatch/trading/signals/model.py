@@ -63,8 +63,10 @@ class Model:
         return json.dumps(asdict(self), sort_keys=True, allow_nan=False).encode()
 
     @cached_property
-    def _numbers(self) -> tuple[Array, Array, Array, Array]:
+    def _numbers(self) -> tuple[Array, Array, Array, Array, Array]:
+        knots = np.array(self.knots)
         return (
+            knots[:, [0, -1]].T,
             np.array(self.means),
             np.array(self.scales),
             np.array(self.coefficients),
@@ -72,9 +74,13 @@ class Model:
         )
 
     def predict(self, values: tuple[float, ...]) -> Prediction:
-        """What the model says of a feature vector in the order of FEATURES."""
-        means, scales, coefficients, intercepts = self._numbers
-        standardised = (np.array(values) - means) / scales
+        """What the model says of a feature vector in the order of FEATURES.
+
+        A feature beyond all of training counts as the nearest that was seen: what was learnt in calm weather
+        says nothing of a storm, such as the sentiment after one loud headline.
+        """
+        (lowest, highest), means, scales, coefficients, intercepts = self._numbers
+        standardised = (np.clip(np.array(values), lowest, highest) - means) / scales
         probabilities = softmax(standardised @ coefficients.T + intercepts)
         up = probabilities[UP] >= probabilities[DOWN]
         chosen, other = (UP, DOWN) if up else (DOWN, UP)

@@ -134,8 +134,9 @@ def _walk_forward(data: Dataset, horizon_seconds: float) -> tuple[NDArray[np.int
         labels = data.labels[known]
         if len(np.unique(labels)) < 2:
             continue
-        fitted = _fit(data.values[known], labels)
-        logits = _logits(fitted, data.values[stretch])
+        seen = data.values[known]
+        fitted = _fit(seen, labels)
+        logits = _logits(fitted, np.clip(data.values[stretch], seen.min(axis=0), seen.max(axis=0)))
         counts = np.bincount(labels, minlength=CLASSES) + 1.0
         naive = (counts / counts.sum() + MIN_PROBABILITY) / (1 + CLASSES * MIN_PROBABILITY)
         parts.append((stretch, softmax(logits), np.tile(naive, (len(stretch), 1))))
