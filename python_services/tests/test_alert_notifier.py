@@ -317,6 +317,22 @@ async def test_what_began_anew_before_its_end_was_told_is_over(service: Server, 
     assert "NodeDown" not in (await command("alerts", "list", "--open"))[1]
 
 
+async def test_whom_it_escalated_to_hears_once_that_it_is_over_after_it_began_anew(service: Server, room: Chat) -> None:
+    async def post(**times: float) -> None:
+        await service.post("/v1/alerts", webhook(alert("NodeDown", severity="critical", **times)))
+
+    await post()
+    await room.has(1, "managers")
+    await post(began_after=30.0)
+    await post(began_after=30.0, resolved_after=60.0)
+    assert [message["title"].split()[0] for message in await room.has(2, "managers")] == ["[ESCALATED]", "[RESOLVED]"]
+    await post(began_after=90.0)
+    await post(began_after=90.0, resolved_after=120.0)
+    await room.has(5, "devops-chat")
+    await asyncio.sleep(2 * POLL_SECONDS)
+    assert len(await room.messages("managers")) == 2
+
+
 async def test_what_waits_for_a_receiver_that_is_no_more_is_given_up(database: Database, room: Chat) -> None:
     await room.fault(fault="error", channel="devops-chat", seconds=60)
     document = receivers(room)

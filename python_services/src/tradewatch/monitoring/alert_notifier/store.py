@@ -30,10 +30,13 @@ _INSERT_SENT = """
 INSERT INTO alert_notifications (alert_id, fingerprint, receiver, reason, status, attempts, finished)
 SELECT $1, $2, receiver, 'route', 'sent', 1, now() FROM unnest($3::text[]) AS receiver
 """
-# Who was told that it escalated is told that it is over.
+# Who was told that it escalated is told that it is over, at the latest when what it began anew as is.
 _ESCALATED_TO = """
 SELECT n.receiver FROM alerts AS a JOIN alert_notifications AS n USING (alert_id)
-WHERE a.fingerprint = $1 AND a.starts_at = $2 AND a.status = 'firing' AND n.reason = 'escalation'
+WHERE a.fingerprint = $1 AND a.starts_at <= $2 AND a.status = 'firing' AND n.reason = 'escalation' AND NOT EXISTS (
+    SELECT 1 FROM alerts AS over
+    WHERE over.fingerprint = a.fingerprint AND over.status = 'resolved'
+      AND over.starts_at >= a.starts_at AND over.starts_at < $2)
 """
 # In the order of their coming for each alert, so that nobody hears of an end before the beginning; what failed comes
 # after what is due for longer, so that one which a receiver never takes holds up no other.
