@@ -281,13 +281,7 @@ async def main(settings: MarketDataCollectorSettings) -> int:
     past_trades = _past_trades(settings, exchange, metrics)
     client = bus.connect_with(settings)
     try:
-        writer = bus.StreamWriter(
-            client,
-            registry,
-            liveness,
-            max_length=settings.stream_max_length,
-            buffer_entries=settings.buffer_max_entries,
-        )
+        writer = bus.StreamWriter.of(settings, client, registry, liveness)
         collector = MarketDataCollector(
             exchange,
             settings.exchange_websocket_url or exchange.websocket_url,

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import cast
+from typing import Self, cast
 
 from prometheus_client import CollectorRegistry
 from valkey import exceptions
@@ -23,7 +23,7 @@ from tradewatch.common.http import Check, CheckResult
 from tradewatch.common.logging import Throttle, get_logger
 from tradewatch.common.metrics import Metric
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import ValkeySettings
+from tradewatch.common.settings import StreamWriterSettings, ValkeySettings
 
 _log = get_logger("bus")
 
@@ -170,6 +170,19 @@ class StreamWriter:
         self._dropped = {reason: dropped.labels(reason=reason.value) for reason in DropReason}
         self._duration = STREAM_WRITE_DURATION.histogram(registry)
         STREAM_BUFFER.gauge(registry).set_function(lambda: self.pending)
+
+    @classmethod
+    def of(
+        cls, settings: StreamWriterSettings, client: Valkey, registry: CollectorRegistry, liveness: Liveness
+    ) -> Self:
+        """One with the bounds of `settings`."""
+        return cls(
+            client,
+            registry,
+            liveness,
+            max_length=settings.stream_max_length,
+            buffer_entries=settings.buffer_max_entries,
+        )
 
     @property
     def pending(self) -> int:

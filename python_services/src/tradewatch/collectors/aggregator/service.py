@@ -299,13 +299,7 @@ async def main(settings: MarketDataAggregatorSettings) -> int:
     # A read blocks its connection; writes and looking up have one of their own.
     client, reading = bus.connect_with(settings), bus.connect_with(settings)
     try:
-        writer = bus.StreamWriter(
-            client,
-            registry,
-            liveness,
-            max_length=settings.stream_max_length,
-            buffer_entries=settings.buffer_max_entries,
-        )
+        writer = bus.StreamWriter.of(settings, client, registry, liveness)
         names = [events.stream_name(exchange, p) for p in settings.products for exchange in settings.exchanges]
         aggregator = MarketDataAggregator(
             client,

@@ -199,13 +199,7 @@ async def main(settings: TechnicalIndicatorsSettings) -> int:
     # A read blocks its connection; writes have one of their own.
     client, reading = bus.connect_with(settings), bus.connect_with(settings)
     try:
-        writer = bus.StreamWriter(
-            client,
-            registry,
-            liveness,
-            max_length=settings.stream_max_length,
-            buffer_entries=settings.buffer_max_entries,
-        )
+        writer = bus.StreamWriter.of(settings, client, registry, liveness)
         names = [streams.candles_stream(product) for product in settings.products]
         indicators = TechnicalIndicators(
             client,

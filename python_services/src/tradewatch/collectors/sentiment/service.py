@@ -260,13 +260,7 @@ async def main(settings: SentimentAnalyzerSettings) -> int:
     valkey = bus.connect_with(settings)
     try:
         async with new_client() as client:
-            writer = bus.StreamWriter(
-                valkey,
-                registry,
-                liveness,
-                max_length=settings.stream_max_length,
-                buffer_entries=settings.buffer_max_entries,
-            )
+            writer = bus.StreamWriter.of(settings, valkey, registry, liveness)
             scores = Scores(
                 AssetFinder(settings.assets),
                 ToneScorer(),

@@ -388,13 +388,7 @@ async def main(settings: SignalGeneratorSettings) -> int:
     client, reading = bus.connect_with(settings), bus.connect_with(settings)
     try:
         async with settings.connect(NAME) as pool:
-            writer = bus.StreamWriter(
-                client,
-                registry,
-                liveness,
-                max_length=settings.stream_max_length,
-                buffer_entries=settings.buffer_max_entries,
-            )
+            writer = bus.StreamWriter.of(settings, client, registry, liveness)
             names = followed_streams(settings.products)
             generator = SignalGenerator(
                 client,
