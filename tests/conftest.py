@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from lab import hosts, kernel
+from tests import diagnosis
 from tests.commands import REPOSITORY, run
-from tests.lab_under_test import LabUnderTest
+from tests.lab_under_test import MOLECULE_DIRECTORY, LabUnderTest, e2e_directory
 
 # A skip says why in the summary; more than these means that something no longer runs at all.
 SKIPS_ALLOWED = 3
@@ -55,14 +56,22 @@ def checkout() -> set[str]:
     return {line[3:] for line in listed if line[:2] in ("??", "!!") and not line[3:].startswith((".lab/", ".venv/"))}
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Have a failed test say what its lab looks like."""
+    report = yield
+    fixtures = getattr(item, "fixturenames", ())
+    for fixture, directory in {"lab": e2e_directory(), "stands": MOLECULE_DIRECTORY}.items():
+        if report.failed and fixture in fixtures:
+            report.sections.append(("the lab after the failure", diagnosis.says(directory)))
+    return report
+
+
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Iterator[LabUnderTest]:
-    """The lab after `make lab` from zero, beside the user's; removed at the end.
-
-    TRADEWATCH_E2E_LAB names the directory of a standing lab to use instead.
-    """
-    standing = os.environ.get("TRADEWATCH_E2E_LAB")
-    under_test = LabUnderTest(Path(standing or REPOSITORY / ".lab/tests/e2e").resolve())
+    """The lab after `make lab` from zero, beside the user's; removed at the end, unless it stood before."""
+    standing = bool(os.environ.get("TRADEWATCH_E2E_LAB"))
+    under_test = LabUnderTest(e2e_directory())
     if not standing:
         run("python", "-m", "lab", "down", env=under_test.env)
     # Past pytest's capturing: it is for who waits now.

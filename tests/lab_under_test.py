@@ -15,10 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from lab import environment, paths
-from tests.commands import run
+from tests.commands import REPOSITORY, run
 from tests.machines import Cluster, Host
 
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+# The lab that the Molecule scenarios share.
+MOLECULE_DIRECTORY = REPOSITORY / ".lab/tests/molecule"
+
+
+def e2e_directory() -> Path:
+    """Where the end-to-end tests' lab is. TRADEWATCH_E2E_LAB names the directory of a standing one to use instead."""
+    return Path(os.environ.get("TRADEWATCH_E2E_LAB") or REPOSITORY / ".lab/tests/e2e").resolve()
 
 
 @dataclass

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.commands import REPOSITORY, run
+from tests.lab_under_test import MOLECULE_DIRECTORY
 
 # Each scenario needs what those before it leave.
 ORDER = [
@@ -31,7 +32,7 @@ ORDER = [
 ]
 # They run their role otherwise than the platform does; the next one that needs it runs it again.
 OWN_VARIABLES = {"valkey", "monitoring_services", "alertmanager"}
-LAB = {"TRADEWATCH_LAB_DIR": str(REPOSITORY / ".lab/tests/molecule")}
+LAB = {"TRADEWATCH_LAB_DIR": str(MOLECULE_DIRECTORY)}
 
 
 @pytest.fixture(scope="module")
