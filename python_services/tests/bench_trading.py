@@ -81,7 +81,7 @@ def world(ticks_per_second: int, *, beside: bool = False) -> Iterator[World]:
     with tempfile.TemporaryDirectory(prefix="tradewatch-bench-") as folder:
         directory = Path(folder)
         directory.chmod(0o755)
-        valkey, postgres = ValkeyServer(binary, directory), PostgresServer(directory, sync=True)
+        valkey, postgres = ValkeyServer(binary, directory, sync=True), PostgresServer(directory, sync=True)
         valkey.start()
         postgres.start()
         try:

@@ -5,8 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from postgres_support import Database, PostgresServer
 from services_support import ValkeyServer, valkey_binary
+
+# An example may take long on a busy machine.
+settings.register_profile("tradewatch", deadline=None)
+settings.load_profile("tradewatch")
 
 _numbers = itertools.count(1)
 _SERVERS = {"valkey", "postgres", "database"}

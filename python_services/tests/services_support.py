@@ -66,19 +66,24 @@ def valkey_binary() -> str | None:
 
 
 class ValkeyServer:
-    """A Valkey of a test's own that keeps its data over restarts."""
+    """A Valkey of a test's own that keeps its data over restarts.
 
-    def __init__(self, binary: str, directory: Path) -> None:
+    It hands each write to the kernel before it answers, which is enough for a process that is killed; with `sync` it
+    waits for the disk as well.
+    """
+
+    def __init__(self, binary: str, directory: Path, *, sync: bool = False) -> None:
         self.port = free_port()
         self.url = f"valkey://default@127.0.0.1:{self.port}/0"
         self._binary = binary
         self._directory = directory
+        self._fsync = "always" if sync else "no"
         self._process: subprocess.Popen[bytes] | None = None
         self.extra: list[str] = []
 
     def start(self) -> None:
         arguments = ["--port", str(self.port), "--requirepass", PASSWORD, "--dir", str(self._directory)]
-        persistence = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        persistence = ["--appendonly", "yes", "--appendfsync", self._fsync, "--save", ""]
         self._process = subprocess.Popen(
             [self._binary, *arguments, *persistence, *self.extra],
             stdout=subprocess.DEVNULL,

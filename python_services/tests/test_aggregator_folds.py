@@ -113,7 +113,7 @@ def _replay(entries: list[tuple[int, Trade]], until_us: int) -> list[Candle]:
     return closed + fold.advance(until_us)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32))
 def test_neither_the_order_within_a_millisecond_nor_how_often_it_is_asked_matters(seed: int) -> None:
     rng = random.Random(seed)

@@ -136,7 +136,7 @@ def test_a_value_that_stands_still_is_found_only_where_it_used_to_move() -> None
     assert scores.flatness(points([100.0] * 80), None) is None, "nothing is known of before"
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 2**32 - 1))
 def test_the_forest_gives_the_same_answer_for_the_same_seed(seed: int) -> None:
     rng = np.random.default_rng(1)

@@ -276,7 +276,7 @@ async def _run_back_fill(
     return forwarded, registry
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.lists(st.integers(1, 40), max_size=8), max_size=6),
     st.integers(1, 7),

@@ -101,7 +101,7 @@ class OrderMachine(RuleBasedStateMachine):
 
 
 TestOrderMachine = OrderMachine.TestCase
-TestOrderMachine.settings = settings(max_examples=200, stateful_step_count=20, deadline=None)
+TestOrderMachine.settings = settings(max_examples=200, stateful_step_count=20)
 
 
 def test_an_order_of_unknown_outcome_cannot_be_sent() -> None:

@@ -215,7 +215,7 @@ async def test_nothing_is_taken_before_or_long_after_a_comparison_with_the_excha
     async with exchange() as at:
         limit = await at.mid() * ABOVE
         await at.fault(fault="status", status=503, method="GET", path="*/accounts", seconds=60.0)
-        async with executor(database, at, wait_ready=False, reconcile_max_age_seconds=0.6) as run:
+        async with executor(database, at, wait_ready=False, reconcile_max_age_seconds=2.0) as run:
             decision = uuid.uuid4()
             await eventually(lambda: value(run.registry, "executor_active") == 1)
             assert (await run.place(decision, limit)).status_code == 503

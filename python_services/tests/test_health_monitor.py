@@ -85,9 +85,9 @@ async def monitoring(valkey: ValkeyServer, **further: Any) -> AsyncIterator[Moni
         "completeness_slot_seconds": 1.0,
         "completeness_slots": 5,
         "heartbeat_seconds": 0.1,
-        "heartbeat_timeout_seconds": 0.5,
+        "heartbeat_timeout_seconds": 2.0,
         "dependency_check_seconds": 0.1,
-        "dependency_timeout_seconds": 0.5,
+        "dependency_timeout_seconds": 2.0,
         "valkey_url": valkey.url,
         "valkey_password": SecretStr(PASSWORD),
     }
@@ -173,7 +173,7 @@ async def test_heartbeats_cross_the_bus_and_an_outage_shows(valkey: ValkeyServer
         assert value(monitor.registry, "bus_heartbeats_missed_total", reason="not_written") == 0
         assert value(monitor.registry, "bus_heartbeats_missed_total", reason="not_read") == 0
         valkey.stop()
-        await eventually(lambda: monitor.status("bus") == 0 and monitor.status("valkey") == 0, 5)
+        await eventually(lambda: monitor.status("bus") == 0 and monitor.status("valkey") == 0)
         assert value(monitor.registry, "bus_heartbeats_missed_total", reason="not_written") > 0
         assert value(monitor.registry, "dependency_check_failures_total", dependency="valkey", reason="refused") > 0
         assert (await monitor.get("/readyz")).status_code == 503
@@ -192,7 +192,7 @@ async def test_a_valkey_that_hangs_is_a_timeout_and_does_not_hold_up_the_end(val
         await eventually(lambda: monitor.status("bus") == 1)
         valkey.signal(signal.SIGSTOP)
         try:
-            await eventually(lambda: monitor.status("bus") == 0 and monitor.status("valkey") == 0, 5)
+            await eventually(lambda: monitor.status("bus") == 0 and monitor.status("valkey") == 0)
             assert value(monitor.registry, "dependency_check_failures_total", dependency="valkey", reason="timeout") > 0
         finally:
             valkey.signal(signal.SIGCONT)
@@ -203,8 +203,8 @@ async def test_written_but_not_given_back_is_missed(valkey: ValkeyServer) -> Non
         await eventually(lambda: monitor.status("bus") == 1)
         # The group is made to believe that it was given all that is to come.
         await client.xgroup_setid(HEARTBEATS_STREAM, "health-monitor", "99999999999999-0")
-        await eventually(lambda: monitor.status("bus") == 0, 5)
-        await eventually(lambda: monitor.value("bus_heartbeats_missed_total", reason="not_read"), 5)
+        await eventually(lambda: monitor.status("bus") == 0)
+        await eventually(lambda: monitor.value("bus_heartbeats_missed_total", reason="not_read"))
         assert monitor.value("bus_heartbeats_missed_total", reason="not_written") == 0
         await client.delete(HEARTBEATS_STREAM)
         await eventually(lambda: monitor.status("bus") == 1)
@@ -241,7 +241,7 @@ async def test_dependencies_are_told_apart_and_one_that_hangs_delays_no_other(va
             "hangs": url,
             "gone": f"http://127.0.0.1:{free_port()}",
         }
-        async with monitoring(valkey, dependencies=dependencies) as monitor:
+        async with monitoring(valkey, dependencies=dependencies, dependency_timeout_seconds=5.0) as monitor:
             await eventually(lambda: monitor.status("hangs") == 0)
             assert monitor.status("aggregator") == 1
             assert monitor.status("gone") == 0
@@ -249,7 +249,7 @@ async def test_dependencies_are_told_apart_and_one_that_hangs_delays_no_other(va
             await eventually(lambda: monitor.value("dependency_ready", dependency="aggregator") == 0, 2)
             components = {each["component"]: each for each in (await monitor.report())["components"]}
             assert components["aggregator"]["detail"] == "not ready: feed"
-            assert components["hangs"]["detail"] == "no answer within 0.5 s"
+            assert components["hangs"]["detail"] == "no answer within 5 s"
             assert components["gone"]["detail"] == "connection refused"
             for name, reason in (("aggregator", "not_ready"), ("hangs", "timeout"), ("gone", "refused")):
                 failures = {
@@ -258,7 +258,7 @@ async def test_dependencies_are_told_apart_and_one_that_hangs_delays_no_other(va
                 }
                 assert [each for each, count in failures.items() if count] == [reason]
             well = True
-            await eventually(lambda: monitor.status("aggregator") == 1, 2)
+            await eventually(lambda: monitor.status("aggregator") == 1, 2.5)
             checks = "dependency_check_duration_seconds_count"
             await eventually(lambda: (monitor.value(checks, dependency="gone") or 0) >= 5)
             assert monitor.changes("gone") == ["component is not well"], "a line for each poll"

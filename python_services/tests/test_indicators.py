@@ -95,7 +95,7 @@ def _assert_identical(bars: list[Bar], skip: frozenset[str] = frozenset()) -> No
             assert values[name] == close_enough, f"{name} at candle {index}"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(0, 2**32),
     st.integers(1, 320),

@@ -6,6 +6,7 @@ import httpx
 import openai
 import pytest
 from llm_support import KEY, fault, simulated_model
+from services_support import eventually
 from tradewatch.simulators.llm import model
 from tradewatch.trading.llm.verdict import SCHEMA, Verdict
 
@@ -103,11 +104,17 @@ async def test_an_answer_is_cut_off_at_its_limit() -> None:
 
 async def test_faults_end_and_can_be_cleared() -> None:
     async with simulated_model() as simulator:
-        await fault(simulator, fault="refusal", seconds=0.2)
+        await fault(simulator, fault="refusal")
         await fault(simulator, fault="length")
         assert (await _answer(simulator))["message"]["refusal"]  # type: ignore[index]
         assert len((await simulator.get("/faults")).json()["active"]) == 2
         assert (await simulator.delete("/faults")).json() == {"active": []}
         assert (await _answer(simulator))["finish_reason"] == "stop"
+        await fault(simulator, fault="length", seconds=0.05)
+
+        async def over() -> bool:
+            return (await simulator.get("/faults")).json() == {"active": []}
+
+        await eventually(over)
         bad = await simulator.post("/faults", json={"fault": "error", "status": 200})
         assert (bad.status_code, "status" in bad.text) == (422, True)

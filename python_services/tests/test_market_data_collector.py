@@ -194,8 +194,8 @@ async def test_the_buffer_is_bounded_and_the_oldest_give_way(valkey: ValkeyServe
         valkey.stop()
         await eventually(lambda: value(running.registry, "stream_dropped_total", reason="buffer_full") > 50)
         assert running.writer.pending <= 100 + 500
-        last_seen = time.time()
         valkey.start()
+        last_seen = time.time()
         await eventually(lambda: running.writer.pending < 10)
     events = [event for product in PRODUCTS for event in await stored(valkey, product)]
     assert len(events) == running.accepted() - running.dropped()

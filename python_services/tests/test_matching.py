@@ -274,7 +274,7 @@ def _check(exchange: MatchingEngine, start: dict[str, Decimal]) -> None:
 
 
 @given(st.lists(STEPS, max_size=30))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_nothing_is_made_or_lost_whatever_is_asked(steps: list[tuple[object, ...]]) -> None:
     start = {"USD": Decimal(3000), "BTC": Decimal(25)}
     exchange = engine(start)

@@ -138,7 +138,6 @@ async def test_an_outage_is_never_a_yes(valkey: ValkeyServer, database: Database
         (lambda: APPROVED | {"limit_price": "NaN"}, "invalid_answer"),
         (lambda: web.Response(text="<html>", content_type="text/html"), "invalid_answer"),
     ]
-    signals = [a_signal(2.5, f"P{number}-USD") for number in range(len(outages))]
 
     def risk(body: dict[str, Any]) -> Any:
         number = int(body["signal"]["product_id"][1])
@@ -146,6 +145,7 @@ async def test_an_outage_is_never_a_yes(valkey: ValkeyServer, database: Database
 
     around.risk = risk
     async with orchestration(valkey, database, around, call_seconds=0.4) as run:
+        signals = [a_signal(4, f"P{number}-USD") for number in range(len(outages))]
         await run.publish(*signals)
         for signal, (_, reason) in zip(signals, outages, strict=True):
             assert await ended(database, signal) == ("expired", f"risk_manager_{reason}")
@@ -190,7 +190,6 @@ async def test_an_order_is_followed_to_its_end(valkey: ValkeyServer, database: D
 async def test_an_unclear_answer_to_an_order_is_asked_about_for_as_long_as_it_takes(
     valkey: ValkeyServer, database: Database, around: Stubs
 ) -> None:
-    signal = a_signal(2)
     down = True
 
     def order(body: dict[str, Any]) -> Any:
@@ -200,6 +199,7 @@ async def test_an_unclear_answer_to_an_order_is_asked_about_for_as_long_as_it_ta
     around.order = order
     around.status = lambda identifier: failing(503) if down else around.orders[identifier]
     async with orchestration(valkey, database, around) as run:
+        signal = a_signal(3)
         await run.publish(signal)
         await eventually(lambda: around.count(str(client_order_id(signal.signal_id))) >= 20)
         row = await decision(database, signal)
@@ -224,9 +224,9 @@ async def test_an_order_that_never_arrived_is_sent_again_while_there_is_time(
 async def test_an_order_that_never_arrived_in_time_ends_without_one(
     valkey: ValkeyServer, database: Database, around: Stubs
 ) -> None:
-    signal = a_signal(2)
     around.order = lambda _: failing(503)
     async with orchestration(valkey, database, around) as run:
+        signal = a_signal(3)
         await run.publish(signal)
         assert await ended(database, signal) == ("expired", "order_not_placed_in_time")
 
@@ -311,6 +311,8 @@ async def test_so_many_decisions_and_no_more_are_in_hand_and_the_rest_waits_on_t
     ) as run:
         await run.publish(*signals)
         await eventually(lambda: value(run.registry, "consumed_total", status="retried") >= 1)
+        await eventually(lambda: around.count("assessments") >= 3)
+        await asyncio.sleep(0.5)
         assert len(await database.fetch("SELECT 1 FROM decisions")) == 6
         assert around.count("assessments") == 3
         release.set()

@@ -102,7 +102,7 @@ class Decisions(RuleBasedStateMachine):
 
 
 TestDecisions = Decisions.TestCase
-TestDecisions.settings = settings(max_examples=200, stateful_step_count=12, deadline=None)
+TestDecisions.settings = settings(max_examples=200, stateful_step_count=12)
 
 
 def test_the_way_to_a_fill() -> None:

@@ -298,10 +298,10 @@ class World:
     async def harm_for_ever(self, every_seconds: float) -> None:
         """Kill, restart and misbehave at random, until cancelled; the last harm is undone."""
         targets = [*SERVICES, "trade-orchestrator", "trade-executor", "valkey", "postgres", "exchange"]
-        # Every one of them once, in a random order, before chance decides.
+        # Every one of them once, in a random order and at a steady pace, before chance decides.
         following = self.rng.sample(targets, len(targets))
         while True:
-            await asyncio.sleep(self.rng.expovariate(1 / every_seconds))
+            await asyncio.sleep(every_seconds if following else self.rng.expovariate(1 / every_seconds))
             target = following.pop() if following else self.rng.choice(targets)
             await asyncio.shield(self._harm(target))
 

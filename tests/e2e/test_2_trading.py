@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from tests.e2e.faults import (
     NAMESPACE,
     PRODUCT,
+    away,
     in_pod,
     json_trace,
     kill_switch_engaged,
@@ -31,8 +33,10 @@ def details(told: dict[str, Any], source: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def traded(lab: LabUnderTest) -> dict[str, Any]:
-    return trade(lab)
+def traded(lab: LabUnderTest) -> Iterator[dict[str, Any]]:
+    """The story of a trade, while the system makes none by itself: the next would take its exemplar's place."""
+    with away(lab, "signal-generator"):
+        yield trade(lab)
 
 
 def test_every_service_is_ready(lab: LabUnderTest) -> None:

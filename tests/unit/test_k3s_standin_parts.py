@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.k3s_standin import (
@@ -68,6 +68,7 @@ def test_bad_cron_is_refused(expression: str) -> None:
         cron.Schedule(expression)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=":"), min_size=1))
 def test_a_full_token_parses_back(password: str) -> None:
     ca = b"pem"
@@ -130,6 +131,7 @@ _TABLES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(_TABLES)
 def test_toml_is_read_back_as_it_was(table: dict[str, object]) -> None:
     assert tomllib.loads(containerd.dump(table)) == table
