@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from types import ModuleType
 
@@ -22,7 +23,12 @@ COMMIT
 
 @pytest.fixture
 def killall(repository: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("killall", repository / "roles/k3s_node/files/killall.py")
+    return script(repository, "killall")
+
+
+def script(repository: Path, name: str) -> ModuleType:
+    """A script of the role as a module."""
+    spec = importlib.util.spec_from_file_location(name, repository / f"roles/k3s_node/files/{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -68,3 +74,42 @@ def test_only_the_state_of_k3s_s_network_goes(
         (tmp_path / name).write_text(f"{ours if name in gone else theirs}\r\neth0")
     killall.remove_cni_state()
     assert sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()) == sorted(kept)
+
+
+def test_k3s_s_own_programs_are_found(
+    killall: ModuleType, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(killall, "DATA", tmp_path)
+    program = tmp_path / "5e1f/bin/aux/iptables-save-of-k3s"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho saved\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert killall.run(program.name) == ""
+    killall.with_k3s_programs()
+    assert killall.run(program.name) == "saved\n"
+
+
+def test_a_user_s_disk_is_emptied_and_stays_mounted(
+    killall: ModuleType, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = tmp_path / "k3s/storage"
+    (disk / "pvc-1/data").mkdir(parents=True)
+    (disk / "pvc-1/data/file").touch()
+    (tmp_path / "k3s/elsewhere").symlink_to(repository)
+    rmdir = os.rmdir
+
+    def busy(folder: str) -> None:
+        if folder == str(disk):
+            raise OSError("Device or resource busy")
+        rmdir(folder)
+
+    monkeypatch.setattr(os, "rmdir", busy)
+    remove_tree = script(repository, "remove_tree")
+    assert [remove_tree.remove(str(tmp_path / "k3s")) for _ in range(2)] == [4, 0]
+    assert list(tmp_path.rglob("*")) == [tmp_path / "k3s", disk]
+    assert (repository / "README.md").exists()
+    assert not [mount for mount in killall.MOUNTS if str(Path("/var/lib/rancher/k3s/storage")).startswith(mount)]
+    monkeypatch.undo()
+    assert remove_tree.remove(str(tmp_path / "k3s")) == 2
+    assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ import subprocess
 import time
 from pathlib import Path
 
-MOUNTS = ("/run/k3s", "/var/lib/rancher/", "/var/lib/kubelet/", "/run/netns/cni-")
+MOUNTS = ("/run/k3s", "/var/lib/kubelet/", "/run/netns/cni-")
 INTERFACES = re.compile(r"^(cni0|flannel.*|flannel-v6.*|kube-bridge|kube-dummy-if|kube-ipvs0|tun-.*|veth[0-9a-f]{8,})$")
 CHAIN = re.compile(r"^:((?:KUBE|CNI|FLANNEL)-\S*|CNI-\S+)", re.MULTILINE)
 RULE = re.compile(r"KUBE-|CNI-|FLANNEL|cni0|flanneld|kube-router|K3S")
@@ -26,7 +26,15 @@ ROUTE_TABLE_NAMES = Path("/etc/iproute2/rt_tables")
 # k3s's network, and the network's own files tell which containers were on it.
 CNI_STATE = Path("/var/lib/cni")
 CNI_NETWORK = "cbr0"
+# Where k3s unpacks the programs that it brings.
+DATA = Path("/var/lib/rancher/k3s/data")
 END_TIMEOUT_SECONDS = 10.0
+
+
+def with_k3s_programs() -> None:
+    """Find k3s's own iptables and ipset too: a bare Debian 12 has none."""
+    folders = sorted(str(path) for path in DATA.glob("*/bin"))
+    os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *folders, *(f"{folder}/aux" for folder in folders)])
 
 
 def run(*command: str, stdin: str | None = None) -> str:
@@ -142,6 +150,7 @@ def remove_cni_state() -> None:
 
 
 if __name__ == "__main__":
+    with_k3s_programs()
     end(shims())
     unmount()
     remove_network()
