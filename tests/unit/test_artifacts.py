@@ -243,6 +243,18 @@ def test_image_that_no_registry_gives(cache: Path) -> None:
         assert "connection refused" in problems[0].what
 
 
+def test_an_image_is_of_the_hosts_platform(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    skopeo = tmp_path / "skopeo"
+    skopeo.write_text('#!/bin/sh\necho "$@" >>"$0.log"; exit 1\n')
+    skopeo.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    artifact = row(kind="image", upstream={"image": "docker://docker.io/valkey/valkey:8"})
+    resolve(cache, artifact, "upstream")
+    check(cache, artifact, "upstream")
+    calls = Path(f"{skopeo}.log").read_text().splitlines()
+    assert [call.split()[:2] for call in calls] == [["--override-os=linux", "--override-arch=amd64"]] * 2
+
+
 # The bundle
 
 

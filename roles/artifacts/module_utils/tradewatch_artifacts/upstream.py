@@ -15,6 +15,8 @@ from .checksums import expect, published, sha256_of
 from .model import Answer, Artifact, Found, RefusedError, SourceError, Upstream, side_by_side
 
 _IMAGE_TIMEOUT_SECONDS = 600
+# What preflight asks of the hosts (preflight_machine), by Go's name; the table's addresses are of it too.
+_ARCHITECTURE = "amd64"
 
 
 class UpstreamSource:
@@ -108,7 +110,9 @@ class UpstreamSource:
         return sha256_of(partial)
 
     def _skopeo(self, arguments: list[str], timeout_seconds: float) -> None:
-        command = ["skopeo", "--command-timeout", f"{timeout_seconds:.0f}s", *arguments]
+        # The hosts' platform, which is not always that of the control host.
+        command = ["skopeo", "--override-os=linux", f"--override-arch={_ARCHITECTURE}"]
+        command += ["--command-timeout", f"{timeout_seconds:.0f}s", *arguments]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds + 10, check=False)
         except FileNotFoundError as error:
