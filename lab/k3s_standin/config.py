@@ -35,6 +35,7 @@ KEYS: dict[str, tuple[str, tuple[str, ...]]] = {
     "etcd-snapshot-retention": ("number", _SERVER),
     "etcd-snapshot-schedule-cron": ("text", _SERVER),
     "flannel-backend": ("text", _SERVER),
+    "flannel-iface": ("text", _BOTH),
     "kube-apiserver-arg": ("list", _SERVER),
     "kube-controller-manager-arg": ("list", _SERVER),
     "kube-proxy-arg": ("list", _BOTH),
@@ -305,6 +306,9 @@ def _check_fixed(reader: _Reader) -> None:
         raise StandinError("disable-network-policy: the stand-in cannot run without its network policy controller")
     if reader.text("flannel-backend") not in ("", *_FLANNEL_BACKENDS):
         raise StandinError(f"flannel-backend: must be one of {', '.join(_FLANNEL_BACKENDS)}")
+    interface = reader.text("flannel-iface")
+    if interface and not (paths.INTERFACES / interface).exists():
+        raise StandinError(f"flannel-iface: there is no interface {interface}")
 
 
 def _token(reader: _Reader) -> str:

@@ -42,5 +42,6 @@ KUBELET = Path("/var/lib/kubelet")
 KUBELET_CLIENT = KUBELET / "pki" / "kubelet-client-current.pem"
 
 RUN = Path("/run/k3s")
+INTERFACES = Path("/sys/class/net")
 CONTAINERD_STATE = RUN / "containerd"
 CONTAINERD_SOCKET = CONTAINERD_STATE / "containerd.sock"

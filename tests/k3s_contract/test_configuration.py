@@ -62,6 +62,14 @@ def test_etcd_s_metrics_are_served_where_they_are_asked_for(server: Host) -> Non
     assert "etcd_server_has_leader 1" in metrics
 
 
+def test_pods_traffic_takes_the_interface_of_the_node_s_address(server: Host, agent: Host) -> None:
+    # flannel's own choice is the interface of the default route.
+    for host in (server, agent):
+        stated = yaml.safe_load(host.run("cat /etc/rancher/k3s/config.yaml"))
+        addresses = host.run(f"ip -brief address show dev {stated['flannel-iface']}")
+        assert f"{stated['node-ip']}/" in addresses, host.name
+
+
 def test_the_kubelet_s_certificate_is_the_cluster_s(server: Host, agent: Host) -> None:
     # Prometheus verifies port 10250 by the node's address with the CA that pods are given.
     for host in (server, agent):

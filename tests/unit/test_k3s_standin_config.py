@@ -66,6 +66,7 @@ def test_files_are_merged_by_name_and_flags_win(tmp_path: Path) -> None:
         ("server", {"etcd-snapshot-schedule-cron": "61 * * * *"}, "etcd-snapshot-schedule-cron"),
         ("server", {"etcd-snapshot-retention": "-1"}, "etcd-snapshot-retention"),
         ("server", {"flannel-backend": "none"}, "flannel-backend"),
+        ("server", {"flannel-iface": "no-such0"}, "flannel-iface: there is no interface no-such0"),
         ("server", {"data-dir": "/srv"}, "data-dir"),
         ("server", {"disable-network-policy": True}, "disable-network-policy"),
         ("server", {"secrets-encryption": "maybe"}, "secrets-encryption"),
