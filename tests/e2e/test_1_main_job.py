@@ -8,6 +8,7 @@ import subprocess
 import time
 
 from tests import bench
+from tests.e2e.faults import in_pod
 from tests.lab_under_test import LabUnderTest
 from tests.machines import wait
 
@@ -124,6 +125,14 @@ def test_prometheus_refuses_who_has_no_password(lab: LabUnderTest) -> None:
         timeout=30,
     )
     assert code.stdout == "401"
+
+
+def test_a_command_in_a_pod_is_in_the_audit_log(lab: LabUnderTest) -> None:
+    in_pod(lab, "market-data-collector-coinbase", "true", namespace="crypto-collectors")
+    entry = '"resource":"pods","namespace":"crypto-collectors","name":"market-data-collector-coinbase'
+    log = "/var/lib/rancher/k3s/server/logs/audit.log"
+    found = lab.ssh("control-1", f'tail -n 2000 {log} | grep \'"subresource":"exec"\' || true')
+    assert [line for line in found.splitlines() if entry in line]
 
 
 def test_secrets_are_in_no_file_that_others_read(lab: LabUnderTest) -> None:
