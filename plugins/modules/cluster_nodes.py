@@ -18,7 +18,7 @@ description:
   - Compares the named labels and taints of every node with what is wanted, and patches only what differs.
   - Labels and taints that are not named in O(labels) and O(taints) belong to others and are left alone.
   - It runs in Ansible's own process, through C(plugins/action/cluster_objects.py), which says why.
-  - Nodes that the inventory does not have are left alone too; removing one is its own decision.
+  - Nodes that the inventory does not have are left alone too; removing one is its own decision. They are warned of.
 options:
   kubeconfig:
     description: Kubeconfig of an administrator.
@@ -159,6 +159,8 @@ def run(parameters: Object, dry_run: bool, warn: Callable[[str], None]) -> Objec
             raise
         warn(f"{error}; would label {', '.join(nodes)}")
         return {"changed": bool(nodes), "nodes": sorted(nodes)}
+    for name in sorted(set(live) - set(nodes)):
+        warn(f"node {name} is not in the inventory: docs/operations.md says how to remove a host")
     unregistered: Object = {"metadata": {}, "spec": {}}
     diffs = {
         name: reconcile(api, name, wanted, live.get(name, unregistered), parameters, dry_run)

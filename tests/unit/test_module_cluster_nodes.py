@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from plugins.modules import cluster_nodes
 
@@ -43,3 +46,17 @@ def test_a_label_alone_needs_no_version() -> None:
     assert difference(node({}), {"labels": {"tradewatch/role": "trading"}}) == {
         "metadata": {"labels": {"tradewatch/role": "trading"}}
     }
+
+
+def test_a_node_that_the_inventory_no_longer_has_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.touch()
+    known = {"labels": {"tradewatch/role": "trading"}}
+    live = {name: node(known["labels"]) for name in ("trading-1", "gone-1")}
+    monkeypatch.setattr("kubernetes.config.new_client_from_config", lambda **_: None)
+    monkeypatch.setattr(cluster_nodes, "list_nodes", lambda _: live)
+    warnings: list[str] = []
+    given = {"nodes": {"trading-1": known}, "labels": LABELS, "taints": TAINTS, "wait_timeout_seconds": 0}
+    result = cluster_nodes.run({"kubeconfig": str(kubeconfig), **given}, False, warnings.append)
+    assert result["changed"] is False
+    assert warnings == ["node gone-1 is not in the inventory: docs/operations.md says how to remove a host"]
