@@ -131,6 +131,11 @@ def test_every_program_is_known() -> None:
     assert not unknown
 
 
+def test_kubectl_is_told_which_cluster() -> None:
+    # A shell in which nothing was set: it would ask localhost.
+    assert not [str(command) for command in commands("kubectl") if "--kubeconfig" not in command.words]
+
+
 def test_make_targets_exist() -> None:
     named = {word: str(c) for c in commands("make") for word in c.words[1:] if not ASSIGNMENT.match(word)}
     for page in PAGES:
