@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llm_support import KEY, Validation, fault, new_request, new_signal, validation
 from postgres_support import Database
 from prometheus_client.openmetrics.exposition import generate_latest
-from services_support import ValkeyServer, free_port, value
+from services_support import ValkeyServer, eventually, free_port, value
 from tradewatch.cli import main
 from tradewatch.common.events import Side
 from tradewatch.simulators.news import headlines
@@ -208,6 +208,20 @@ async def test_the_budget_holds_over_restarts_and_over_calls_side_by_side(
         assert running.validator._reserved == 0
     async with validation(valkey, database, llm_tokens_per_hour=one) as running:
         assert (await running.answer(new_signal()))["reason"] == "budget_exhausted"
+
+
+async def test_what_is_left_of_the_budget_is_known_before_anybody_asks(
+    valkey: ValkeyServer, database: Database
+) -> None:
+    async with validation(valkey, database) as running:
+        await running.news()
+        used = (await running.answer(new_signal()))["tokens"]
+    async with validation(valkey, database, llm_tokens_per_hour=used + 7) as running:
+        stop = asyncio.Event()
+        working = asyncio.create_task(running.validator.run(stop))
+        await eventually(lambda: value(running.registry, "llm_token_budget_remaining_tokens") == 7)
+        stop.set()
+        await working
 
 
 INJECTION = headlines.injection("BTC", new_signal().created).title

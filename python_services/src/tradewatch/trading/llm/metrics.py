@@ -30,7 +30,7 @@ DURATION = Metric(
     "histogram",
     "Time of a validation, from the first question to the verdict. The exemplar is the decision's trace id.",
     "seconds",
-    buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0),
+    buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 6.0, 10.0, 20.0, 30.0),
 )
 TOKENS = Metric(
     "llm_tokens_total",

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
+import asyncpg
 from valkey import exceptions
 from valkey.asyncio import Valkey
 
+from tradewatch.common import service
 from tradewatch.common.events import Side
-from tradewatch.common.logging import get_logger, trace
+from tradewatch.common.logging import Throttle, get_logger, trace
+from tradewatch.store.database import OUTAGE_ERRORS
 from tradewatch.trading.contracts import ValidationAnswer, ValidationRequest
 from tradewatch.trading.llm import evidence as evidence_of
 from tradewatch.trading.llm import prompt
@@ -24,6 +27,8 @@ from tradewatch.trading.llm.model import NO_USAGE, Model, ModelFailed, Usage
 from tradewatch.trading.llm.reasons import Reason
 from tradewatch.trading.llm.store import Validation, ValidationStore
 from tradewatch.trading.llm.verdict import Verdict
+
+MEASURE_SECONDS = 15.0
 
 _log = get_logger("llm")
 
@@ -75,14 +80,29 @@ class Validator:
         self._metrics = metrics
         self._limits = limits
         self._clock = clock
+        self._throttle = Throttle()
         self._reserved = 0
         self._reserving = asyncio.Lock()
         self._running: dict[UUID, asyncio.Task[ValidationAnswer]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Wait for `stop`, then for the validations in hand."""
-        await stop.wait()
+        """Look at the budget until `stop` is set, then wait for the validations in hand."""
+        await service.until_stopped(stop, self._measure())
         await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def _measure(self) -> None:
+        """The budget slides on while nobody asks."""
+        while True:
+            try:
+                self._metrics.budget_remaining.set(max(0, await self._tokens_left()))
+            except (*OUTAGE_ERRORS, asyncpg.PostgresError) as error:
+                held = self._throttle.admit("measure")
+                if held is not None:
+                    _log.warning("the budget is not known", error=type(error).__name__, lines_held_back=held)
+            await asyncio.sleep(MEASURE_SECONDS)
+
+    async def _tokens_left(self) -> int:
+        return self._limits.tokens_per_hour - await self._store.tokens_of_last_hour() - self._reserved
 
     async def validate(self, request: ValidationRequest) -> ValidationAnswer:
         """The answer to a request; calls about one decision at the same time share one.
@@ -162,7 +182,7 @@ class Validator:
     async def _reserve(self, most: Usage, hold: _Hold) -> bool:
         """Set tokens aside until the validation is stored, where the hour has so many left."""
         async with self._reserving:
-            left = self._limits.tokens_per_hour - await self._store.tokens_of_last_hour() - self._reserved
+            left = await self._tokens_left()
             self._metrics.budget_remaining.set(max(0, left))
             if left < most.total:
                 return False
