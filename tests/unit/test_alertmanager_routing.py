@@ -190,6 +190,17 @@ def test_alertmanager_inhibits_groups_and_proves_who_it_is(
         _eventually(lambda: _answers(f"{url}/-/ready"), f"ready; its log: {tmp_path / 'log'}")
         dead, crashing, unready = map(told_by_rule, ("NodeDown", "KubePodCrashLooping", "KubePodNotReady"))
         assert dead["node"] == crashing["node"] == unready["node"]
+        # One condition, told by two real rules: only the worse is told, and of another device the warning too.
+        full, filling, burning, smouldering = map(
+            told_by_rule,
+            (
+                "NodeFilesystemFull",
+                "NodeFilesystemFillingUp",
+                "DataFreshnessBudgetBurnFast",
+                "DataFreshnessBudgetBurnSlow",
+            ),
+        )
+        filling |= {name: full[name] for name in ("node", "device")}
         _post(
             url,
             dead,
@@ -197,15 +208,22 @@ def test_alertmanager_inhibits_groups_and_proves_who_it_is(
             unready,
             {**crashing, "pod": "other", "node": "other-1"},
             {"alertname": "LagHigh", "severity": "critical", "team": "data", "stream": "signals"},
-            {"alertname": "LagHigh", "severity": "warning", "team": "data", "stream": "signals"},
-            {"alertname": "LagHigh", "severity": "warning", "team": "data", "stream": "quotes"},
+            full,
+            filling,
+            {**filling, "device": "/dev/other", "stream": "another device"},
+            burning,
+            smouldering,
+            told_by_rule("ExecutionSuccessBudgetBurnSlow"),
             {"alertname": "NoNode", "severity": "info", "team": "trading"},
         )
         wanted = {
             ("NodeDown", "critical", ""),
             ("KubePodCrashLooping", "critical", ""),
             ("LagHigh", "critical", "signals"),
-            ("LagHigh", "warning", "quotes"),
+            ("NodeFilesystemFull", "critical", ""),
+            ("NodeFilesystemFillingUp", "warning", "another device"),
+            ("DataFreshnessBudgetBurnFast", "critical", ""),
+            ("ExecutionSuccessBudgetBurnSlow", "warning", ""),
             ("NoNode", "info", ""),
         }
         _eventually(lambda: _told() >= wanted, "what is not inhibited is told")
