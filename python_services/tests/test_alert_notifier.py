@@ -45,6 +45,9 @@ async def service(database: Database, room: Chat) -> AsyncIterator[Server]:
 
 
 async def test_an_alert_its_repeats_and_its_end(service: Server, room: Chat) -> None:
+    begun = time.time()
+    await service.reaches("alert_notifier_last_refresh_timestamp_seconds", begun - 60)
+    assert await service.metric("alert_notifications_last_sent_timestamp_seconds") == 0
     answer = await service.post("/v1/alerts", webhook(alert()))
     assert (answer.status_code, answer.json()) == (200, {"stored": 1, "repeated": 0})
     (message,) = await room.has(1)
@@ -74,6 +77,7 @@ async def test_an_alert_its_repeats_and_its_end(service: Server, room: Chat) -> 
     await service.reaches('alert_notifications_total{receiver="devops-chat",status="sent"}', 3)
     assert await service.metric('alert_webhook_requests_total{outcome="repeated"}') == 3
     assert await service.metric('alert_notification_delay_seconds_count{since="receipt"}') == 3
+    await service.reaches("alert_notifications_last_sent_timestamp_seconds", begun)
     # What is resolved ends in the future here, by this clock.
     assert await service.metric('alert_notification_delay_seconds_sum{since="alert"}') >= 2 * 90
 

@@ -190,7 +190,9 @@ async def test_an_answer_is_stored_audited_counted_and_never_changes(database: D
 @pytest.mark.usefixtures("fresh")
 async def test_approvals_that_are_no_order_yet_count_as_exposure(database: Database, valkey: ValkeyServer) -> None:
     async with running(database, valkey, max_product_exposure=Decimal(1_200), max_open_orders=9) as risk:
+        await eventually(lambda: value(risk.registry, "risk_exposure_used_ratio", product_id=PRODUCT) == 0)
         answers = await asyncio.gather(*(risk.assess(request_for(stage="before_execution")) for _ in range(4)))
+        await eventually(lambda: value(risk.registry, "risk_exposure_used_ratio", product_id=PRODUCT) == 1)
     sizes = sorted(Decimal(answer["approved_quote_size"] or 0) for answer in answers)
     assert sizes == [0, 200, 500, 500]
     assert [answer["reason"] for answer in answers].count("product_exposure") == 1

@@ -297,6 +297,7 @@ def test_an_alert_of_a_name_that_is_taken_is_named(tmp_path: Path) -> None:
         ("exp_alerts: []", "exp_alerts: [{}]", "LagHigh: no test in which it stays silent"),
         ("eval_time: 1m\n        exp_alerts:", "eval_time: 1m\n        ignored:", "LagHigh: no test in which it fires"),
         ('up{job="prometheus"}', 'up{job="node"}', "LagHigh: its silent tests lack series that it selects: up"),
+        ('values: "10 40"', "values: 0x20", "LagHigh: its silent tests lack series that it selects: lag_seconds"),
         ("lag_seconds{", "lag{", "LagHigh: its silent tests lack series that it selects: lag_seconds"),
         ("alertname: LagHigh,", "alertname: LagLow,", "area_test.yml: no alert LagLow"),
     ],

@@ -108,7 +108,7 @@ API_DURATION = Metric(
         "endpoint": _values(list(Endpoint)),
         "status": "the HTTP status: " + ", ".join(f"`{status}`" for status in REQUEST_STATUSES),
     },
-    (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+    (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0, 10.0),
 )
 SEQUENCE_GAPS = Metric(
     "market_data_sequence_gaps_total",

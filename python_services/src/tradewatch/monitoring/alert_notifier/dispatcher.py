@@ -182,6 +182,7 @@ class Dispatcher:
             found = waiting.get(name, store.Waiting(0, 0.0))
             self._metrics.pending[name].set(found.pending)
             self._metrics.oldest[name].set(found.oldest_seconds)
+        self._metrics.last_sent.set(await store.last_sent(self._pool))
         self._metrics.unacknowledged.set(await store.unacknowledged(self._pool))
         self._metrics.last_refresh.set(time.time())
 

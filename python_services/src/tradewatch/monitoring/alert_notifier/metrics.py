@@ -72,6 +72,12 @@ OLDEST = Metric(
     "seconds",
     {"receiver": _RECEIVER},
 )
+LAST_SENT = Metric(
+    "alert_notifications_last_sent_timestamp_seconds",
+    "gauge",
+    "When a receiver, whichever, last confirmed a notification; 0 where none ever did.",
+    "seconds since 1970",
+)
 ESCALATIONS = Metric(
     "alert_escalations_total", "counter", "Critical alerts that nobody acknowledged in time.", "alerts"
 )
@@ -95,6 +101,7 @@ NOTIFIER_METRICS = (
     DELAY,
     PENDING,
     OLDEST,
+    LAST_SENT,
     ESCALATIONS,
     UNACKNOWLEDGED,
     LAST_REFRESH,
@@ -120,6 +127,7 @@ class NotifierMetrics:
         self.delay = {since: delay.labels(since=since) for since in SINCE}
         self.pending = {receiver: pending.labels(receiver=receiver) for receiver in receivers}
         self.oldest = {receiver: oldest.labels(receiver=receiver) for receiver in receivers}
+        self.last_sent = LAST_SENT.gauge(registry)
         self.escalations = ESCALATIONS.counter(registry)
         self.unacknowledged = UNACKNOWLEDGED.gauge(registry)
         self.last_refresh = LAST_REFRESH.gauge(registry)

@@ -82,6 +82,12 @@ _WAITING = """
 SELECT receiver, count(*) AS pending, extract(epoch FROM now() - min(created))::float8 AS oldest_seconds
 FROM alert_notifications WHERE status = 'pending' GROUP BY receiver
 """
+# By the newest ids, as the history is kept for ever: a receiver that is behind by more confirms again before long.
+_LAST_SENT = """
+SELECT extract(epoch FROM max(finished))::float8 FROM (
+    SELECT finished, status FROM alert_notifications ORDER BY notification_id DESC LIMIT 10000) AS newest
+WHERE status = 'sent'
+"""
 _UNACKNOWLEDGED = f"SELECT count(*) FROM alerts AS a WHERE {_FIRES_UNACKNOWLEDGED}"  # noqa: S608
 
 
@@ -176,6 +182,11 @@ async def escalate(pool: Pool, after: timedelta, receivers: Sequence[str]) -> li
 async def waiting(pool: Pool) -> dict[str, Waiting]:
     """What waits, by receiver."""
     return {row["receiver"]: Waiting(row["pending"], row["oldest_seconds"]) for row in await pool.fetch(_WAITING)}
+
+
+async def last_sent(pool: Pool) -> float:
+    """When a receiver last confirmed a notification, in Unix seconds; 0 where none did."""
+    return float(await pool.fetchval(_LAST_SENT) or 0)
 
 
 async def unacknowledged(pool: Pool) -> int:

@@ -51,7 +51,7 @@ API_DURATION = Metric(
         "endpoint": ", ".join(f"`{name}`" for name in ENDPOINTS),
         "status": "the HTTP status: " + ", ".join(f"`{status}`" for status in STATUSES),
     },
-    (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+    (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0, 10.0),
 )
 EXECUTIONS = Metric(
     "trade_executions_total",
@@ -69,7 +69,7 @@ EXECUTION_DURATION = Metric(
     "From the call to the order's end. The exemplar is the order's trace id.",
     "seconds",
     {},
-    (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
+    (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 35.0, 60.0, 300.0),
 )
 PRICE_IMPROVEMENT = Metric(
     "trade_price_improvement_ratio",

@@ -142,6 +142,18 @@ def total_exposure(snapshot: Snapshot) -> Decimal | None:
     return sum(known, _ZERO) if len(known) == len(values) else None
 
 
+def exposure_used(product_id: str, snapshot: Snapshot, limits: Limits, bought: Decimal = _ZERO) -> Decimal | None:
+    """The largest share used of the limits on exposure and concentration, with a purchase; None where not known."""
+    equity, own, total = snapshot.portfolio.equity, exposure(product_id, snapshot), total_exposure(snapshot)
+    if equity is None or equity.total <= 0 or own is None or total is None:
+        return None
+    return max(
+        (own + bought) / limits.product_exposure,
+        (total + bought) / limits.total_exposure,
+        (own + bought) / (limits.concentration_ratio * equity.total),
+    )
+
+
 def assess(signal: Signal, snapshot: Snapshot, limits: Limits) -> Assessment:
     """The decision. `risk_score` is the largest share of a limit that is used, with this order; 1 where one is unknown.
 
@@ -319,13 +331,8 @@ def _shares(signal: Signal, snapshot: Snapshot, limits: Limits, bought: Decimal)
     yield Decimal(portfolio.open_orders) / limits.open_orders
     if signal.side is Side.SELL:
         return
-    own, total = exposure(signal.product_id, snapshot), total_exposure(snapshot)
-    if own is None or total is None or equity.total <= 0:
-        yield Decimal(1)
-        return
-    yield (own + bought) / limits.product_exposure
-    yield (total + bought) / limits.total_exposure
-    yield (own + bought) / (limits.concentration_ratio * equity.total)
+    used = exposure_used(signal.product_id, snapshot, limits, bought)
+    yield Decimal(1) if used is None else used
 
 
 def _exposed(snapshot: Snapshot) -> list[str]:

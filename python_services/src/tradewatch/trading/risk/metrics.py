@@ -31,6 +31,14 @@ RISK_DURATION = Metric(
     {"stage": ", ".join(f"`{stage}`" for stage in Stage)},
     buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
+EXPOSURE_USED = Metric(
+    "risk_exposure_used_ratio",
+    "gauge",
+    "The largest share that is used of the limits on the product's exposure, all exposure and concentration. NaN where"
+    " it is not known.",
+    "none",
+    {"product_id": "as configured"},
+)
 EXPOSURE_RATIO = Metric(
     "portfolio_exposure_ratio",
     "gauge",
@@ -73,6 +81,7 @@ RISK_METRICS = (
     RISK_SCORE,
     RISK_DECISIONS,
     RISK_DURATION,
+    EXPOSURE_USED,
     EXPOSURE_RATIO,
     DRAWDOWN_RATIO,
     DAILY_LOSS,
@@ -100,11 +109,13 @@ class RiskMetrics:
         }
         self.duration = {stage: durations.labels(stage=stage.value) for stage in Stage}
         self.state = {state: states.labels(state=state.value) for state in TradingState}
+        used = EXPOSURE_USED.gauge(registry)
+        self.exposure_used = {product: used.labels(product_id=product) for product in products}
         self.exposure_ratio = EXPOSURE_RATIO.gauge(registry)
         self.drawdown_ratio = DRAWDOWN_RATIO.gauge(registry)
         self.daily_loss = DAILY_LOSS.gauge(registry)
         self.kill_switch = KILL_SWITCH.gauge(registry)
         self.cancel_pending = CANCEL_PENDING.gauge(registry)
         self.last_refresh = LAST_REFRESH.gauge(registry)
-        for unknown in (self.exposure_ratio, self.drawdown_ratio, self.daily_loss):
+        for unknown in (*self.exposure_used.values(), self.exposure_ratio, self.drawdown_ratio, self.daily_loss):
             unknown.set(float("nan"))

@@ -27,7 +27,7 @@ from tradewatch.trading.contracts import (
     TradingState,
 )
 from tradewatch.trading.risk import assessments, state
-from tradewatch.trading.risk.decision import Portfolio, Snapshot, assess, breach, total_exposure
+from tradewatch.trading.risk.decision import Portfolio, Snapshot, assess, breach, exposure_used, total_exposure
 from tradewatch.trading.risk.kill_switch import KillSwitch
 from tradewatch.trading.risk.limits import Limits
 from tradewatch.trading.risk.metrics import RiskMetrics
@@ -170,6 +170,9 @@ class RiskManager:
             self._metrics.exposure_ratio.set(float(exposed / equity.total))
         else:
             self._metrics.exposure_ratio.set(unknown)
+        for product, gauge in self._metrics.exposure_used.items():
+            used = exposure_used(product, snapshot, self._limits)
+            gauge.set(unknown if used is None else float(used))
         self._metrics.drawdown_ratio.set(float(equity.drawdown_ratio) if equity else unknown)
         self._metrics.daily_loss.set(float(equity.daily_loss) if equity else unknown)
 
