@@ -87,6 +87,8 @@ class Node:
             f"kubeconfig={KUBELET_KUBECONFIG}",
             f"hostname-override={self.config.node_name}",
             f"node-ip={self.address}",
+            # As k3s: without it cAdvisor asks at containerd's usual place, and knows pods but not their containers.
+            f"containerd={paths.CONTAINERD_SOCKET}",
             *([f"bootstrap-kubeconfig={bootstrap}"] if bootstrap.exists() else []),
             *([f"node-labels={','.join(self.config.node_labels)}"] if self.config.node_labels else []),
             *([f"register-with-taints={','.join(self.config.node_taints)}"] if self.config.node_taints else []),

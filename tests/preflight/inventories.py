@@ -61,7 +61,11 @@ FAULTS = {
     "cluster_of_this_token": f"""
         mount -t tmpfs tmpfs /var/lib
         mkdir -p /var/lib/rancher/k3s/server
-        echo "K10{"0" * 64}::server:{TOKEN}" > /var/lib/rancher/k3s/server/token""",
+        echo "K10{"0" * 64}::server:{TOKEN}" > /var/lib/rancher/k3s/server/token
+        mkdir "$work/upper" "$work/under"
+        mount -t overlay overlay -o "lowerdir=/etc,upperdir=$work/upper,workdir=$work/under" /etc
+        mkdir -p /etc/rancher/k3s
+        printf 'cluster-cidr: 10.99.0.0/16\nservice-cidr: 10.43.0.0/16\n' > /etc/rancher/k3s/config.yaml""",
     "pod_network_route": "ip link set lo up; ip route add 10.42.8.0/24 dev lo",
 }
 

@@ -66,6 +66,8 @@ HOST_PROBLEMS = {
     "architecture": "host arm: is aarch64, the artifacts are for x86_64; use a machine with x86_64",
     "changed token": "host standing: its cluster was made with another vault_k3s_token, which a run cannot change; "
     "put the old one back in the vault, or run playbooks/reset.yml to start anew",
+    "changed network": "host joined: its cluster's cluster_cidr is 10.99.0.0/16, which cannot be changed to "
+    "10.42.0.0/16; put cluster_cidr: 10.99.0.0/16 back, or run playbooks/reset.yml to start anew",
     "new first server": "host control-1: is the first of control_plane and in no cluster, while joined is in one; "
     "list it below joined, so that it joins that cluster",
     "overlap with a host's network": "cluster_cidr: 10.42.0.0/16 overlaps the network 10.42.8.0/24 (lo) "

@@ -17,6 +17,9 @@ _TELL_CLUSTER = (
     "sed 's/^.*::server://' /var/lib/rancher/k3s/server/token 2>/dev/null | tr -d '\\n' | sha256sum | cut -c 1-8"
 )
 
+# The networks that a server was started with, a line each.
+_TELL_NETWORKS = "grep -E '^(cluster|service)-cidr: ' /etc/rancher/k3s/config.yaml 2>/dev/null"
+
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -27,7 +30,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     Returns ``reachable`` and ``reason``, ``output`` (of ``files/probe.sh``), ``time`` (the host's clock) with
     ``time_before`` and ``time_after`` (ours around it), ``root``, ``become`` and ``become_reason``, and ``cluster``:
-    whether the one that the host serves was made with ``vault_k3s_token`` (``own``, ``foreign``), or ``none``.
+    whether the one that the host serves was made with ``vault_k3s_token`` (``own``, ``foreign``), or ``none``; and
+    ``networks``, those of the cluster that it serves by their variables' names.
     """
 
     _supports_check_mode = True
@@ -37,7 +41,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         variables = task_vars or {}
         result: dict[str, Any] = super().run(tmp, variables)
         result.update(changed=False, reachable=True, reason="", output="", time="", root=False)
-        result.update(become_reason="", cluster="none")
+        result.update(become_reason="", cluster="none", networks={})
         interpreter = str(variables.get("ansible_python_interpreter") or "")
         python = interpreter if "/" in interpreter else "python3"
         script = Path(self._find_needle("files", "probe.sh")).read_text()
@@ -55,6 +59,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result["root"], result["become_reason"] = self._is_root()
         if result["root"]:
             result["cluster"] = self._cluster()
+        if result["cluster"] != "none":
+            result["networks"] = self._networks()
         return result
 
     def _ask(self, command: str, *, sudoable: bool = False) -> dict[str, Any]:
@@ -80,6 +86,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if shown in ([], [_digest("")]) or not isinstance(token, str):
             return "none"
         return "own" if shown == [_digest(token.rpartition("::server:")[2])] else "foreign"
+
+    def _networks(self) -> dict[str, str]:
+        answer = self._ask(_TELL_NETWORKS, sudoable=True)["stdout"]
+        return {
+            f"{name}_cidr": value for name, value in re.findall(r"(cluster|service)-cidr: *['\"]?([\d./]+)", answer)
+        }
 
 
 def _last_line(text: str) -> str:

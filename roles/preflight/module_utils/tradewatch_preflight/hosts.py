@@ -55,6 +55,20 @@ def check_first_server(servers: Sequence[str], probes: Mapping[str, Mapping[str,
     return [Problem(f"host {servers[0]}", what, f"list it below {standing[0]}, so that it joins that cluster")]
 
 
+def check_networks(probes: Mapping[str, Mapping[str, Any]], variables: Mapping[str, Any]) -> list[Problem]:
+    """A standing cluster keeps its networks: nodes and Services have addresses of them."""
+    return [
+        Problem(
+            f"host {host}",
+            f"its cluster's {name} is {found}, which cannot be changed to {variables.get(name)}",
+            f"put {name}: {found} back, or run playbooks/reset.yml to start anew",
+        )
+        for host, probe in sorted(probes.items())
+        for name, found in sorted(probe.get("networks", {}).items())
+        if found != variables.get(name)
+    ]
+
+
 def _python(
     where: str, found: Mapping[str, str], _probe: Mapping[str, Any], _settings: Mapping[str, Any]
 ) -> list[Problem]:
