@@ -121,6 +121,20 @@ def no_balances(lab: LabUnderTest) -> AbstractContextManager[None]:
     return of_the_exchange(lab, fault="status", status=503, path="/api/v3/brokerage/accounts", seconds=600)
 
 
+@contextmanager
+def placed_nowhere(lab: LabUnderTest, service: str) -> Iterator[None]:
+    """The service's only host takes no pods, and its pod is gone."""
+    selector = ("-n", "crypto-trading", "-l", f"app.kubernetes.io/name={service}")
+    (pod,) = lab.get("pods", *selector)["items"]
+    lab.kubectl("cordon", pod["spec"]["nodeName"])
+    try:
+        lab.kubectl("delete", "pods", *selector, "--wait=false")
+        yield
+    finally:
+        lab.kubectl("uncordon", pod["spec"]["nodeName"])
+        lab.kubectl("rollout", "status", "-n", "crypto-trading", f"deployment/{service}", "--timeout=110s")
+
+
 # PostgreSQL and Valkey at the end: all services are behind for a while after them.
 CAUSES = (
     Cause("KillSwitchEngaged", "somebody engages it", kill_switch_engaged),
@@ -133,6 +147,7 @@ CAUSES = (
     ),
     Cause("ReconcileStale", "an exchange gives no balances", no_balances, "reconcile_age_seconds"),
     Cause("ExecutorInactive", "no trade-executor", lambda lab: away(lab, "trade-executor")),
+    Cause("TradingServiceDown", "no host takes a service", lambda lab: placed_nowhere(lab, "risk-manager")),
     Cause(
         "RiskStateStale",
         "no PostgreSQL",
