@@ -163,3 +163,4 @@ def the_host_is_used(lab: LabUnderTest) -> None:
     lab.kubectl("uncordon", "collectors-1")
     lab.kubectl("-n", "crypto-collectors", "rollout", "restart", deployment)
     lab.kubectl("drain", FIFTH, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s")
+    lab.kubectl("-n", "crypto-collectors", "rollout", "status", deployment, "--timeout=110s")
