@@ -30,7 +30,7 @@ QUERIES = [
 # Long enough to reach back over all faults.
 SPAN_SECONDS = 1800
 STEP_SECONDS = 30
-# "Who logs errors?", in both dashboards.
+# "Error lines per second by service", in both dashboards.
 ERRORS_PANEL = 602
 # What the trading engine's dashboard says of the active model. The lab's prices can be learnt from five minutes of
 # candles, and what is refused is tried again two minutes later (inventory/lab): once in sixty or so, as measured, is

@@ -85,9 +85,12 @@ def test_uids_are_those_that_alerts_link_to() -> None:
 
 
 @by_dashboard
-def test_every_panel_asks_a_question_and_explains_its_answer(document: dict[str, Any]) -> None:
+def test_every_panel_names_what_it_shows_and_explains_it(document: dict[str, Any]) -> None:
+    titles = [panel["title"] for panel in panels(document)]
+    assert len(set(titles)) == len(titles)
     for panel in panels(document):
-        assert panel["title"].endswith("?"), panel["title"]
+        # What a window 1,600 pixels wide shows of a title beside the sign of its description.
+        assert len(panel["title"]) <= 6 * panel["gridPos"]["w"], panel["title"]
         assert len(panel["description"]) > 20, panel["title"]
         assert panel["type"] in TYPES, panel["title"]
         assert panel["targets"], panel["title"]

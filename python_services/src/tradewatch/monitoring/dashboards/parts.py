@@ -1,6 +1,6 @@
 """What the dashboards are made of: queries, panels, rows, variables and links, in the one style of this project.
 
-A panel's title is a question, its description says how to read the answer. Only these types are used, which
+A panel's title names what it shows, its description says how to read it. Only these types are used, which
 dashboard-report draws as well: timeseries, stat, table, state-timeline, heatmap and logs, in rows.
 """
 

@@ -101,7 +101,7 @@ def links(other_uid: str, other_title: str) -> Sequence[Builder[models.Dashboard
 def kill_switch(*matchers: str) -> Block:
     """Whether it is engaged, as those of its series say that match."""
     return stat_panel(
-        "Is the kill switch engaged?",
+        "Kill switch",
         "Engaged: nothing is traded until somebody releases it with `tradewatch kill-switch release`.",
         [Query(f"max({own('kill_switch_engaged', *matchers)})", instant=True)],
         Look(texts={"0": ("released", GREEN), "1": ("ENGAGED", RED)}),
@@ -112,7 +112,7 @@ def availability(namespace: str, width: int = 12) -> Block:
     """Which Services were available, over time."""
     matchers = f'namespace=~"{namespace}",service=~"$service"'
     return timeline_panel(
-        "Which service was down, and when?",
+        "Service availability",
         "A band a service: green while it answered its scrape and had a ready replica, red while not. Click for the"
         " service alone or its logs.",
         [Query(f"{AVAILABLE}{{{matchers}}}", "{{service}}")],
@@ -125,7 +125,7 @@ def end_to_end(width: int = 8) -> Block:
     """How long a decision takes."""
     histogram, to_order = "pipeline_end_to_end_duration_seconds", "pipeline_signal_to_order_duration_seconds"
     return timeseries_panel(
-        "How long does a decision take?",
+        "End-to-end duration",
         "From the signal to the decision's end, and to its order. A dot is one decision: its trace id leads to its log"
         " lines. No line while nothing is decided.",
         [
@@ -144,7 +144,7 @@ def log_blocks(namespace: str) -> Sequence[Block]:
     chosen = f'namespace=~"{namespace}", service=~"$service"'
     return (
         timeseries_panel(
-            "Who logs how much?",
+            "Log lines per second by service",
             "Lines a second by service. A service that falls silent, or one that floods, stands out.",
             [Query(f"sum by (service) (rate({{{chosen}}}[$__interval]))", "{{service}}", loki=True)],
             Look("ops", minimum=0),
@@ -152,7 +152,7 @@ def log_blocks(namespace: str) -> Sequence[Block]:
             stacked=True,
         ),
         timeseries_panel(
-            "Who logs errors?",
+            "Error lines per second by service",
             "Lines of level error and above, by service.",
             [
                 Query(
@@ -167,14 +167,14 @@ def log_blocks(namespace: str) -> Sequence[Block]:
             calm="no service logged an error; a PostgreSQL or Valkey outage fills it.",
         ),
         logs_panel(
-            "What do the services say?",
+            "Service logs",
             "Lines of the chosen services, newest first, with the text of the choice above. A line's trace_id leads to"
             " its decision.",
             f'{{{chosen}}} |~ "$search"',
             height=12,
         ),
         logs_panel(
-            "What happened in one decision?",
+            "Trace of one decision",
             "Every line of every service with the chosen trace id, from the quote to the fill; without one, every line"
             " that has a trace.",
             '{namespace=~".+"} | trace_id=~".*$trace_id.*" | trace_id!=""',

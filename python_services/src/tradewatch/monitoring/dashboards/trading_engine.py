@@ -55,7 +55,7 @@ def _overview() -> Row:
         "System Overview",
         (
             stat_panel(
-                "Is trading allowed?",
+                "Trading state",
                 "The stored trading state. REDUCING: only sales. HALTED: no order is sent.",
                 [Query(f"sum({reducing}) + 2 * sum({halted})", instant=True)],
                 Look(
@@ -65,32 +65,32 @@ def _overview() -> Row:
             ),
             shared.kill_switch(_HERE),
             stat_panel(
-                "How many services are down?",
+                "Services down",
                 "Services of crypto-trading that do not answer or have no ready replica. The timeline says which.",
                 [Query(f"count({AVAILABLE}{{{_HERE}}} == 0) or vector(0)", instant=True)],
                 Look(steps=ZERO_IS_GOOD),
             ),
             stat_panel(
-                "Is any order's outcome unknown?",
+                "Unknown order outcomes",
                 "Orders of which nobody knows yet whether the exchange has them. They are looked up, never sent again.",
                 [Query(f"sum({own('orders_unknown_outcome', _HERE)})", instant=True)],
                 Look(steps=ZERO_IS_GOOD),
             ),
             stat_panel(
-                "When did we last agree with the exchange?",
+                "Since last reconcile",
                 "Time since orders, fills and balances were compared. Above two minutes no order is taken.",
                 [Query(f"time() - max({own('reconcile_last_success_timestamp_seconds', _HERE)} > 0)", instant=True)],
                 Look("s", steps=((None, GREEN), (60, YELLOW), (120, RED)), decimals=0),
             ),
             stat_panel(
-                "How old is the oldest open decision?",
+                "Oldest open decision",
                 "Time since the oldest decision without an end began; 0 where none is open.",
                 [Query(f"max({own('pipeline_oldest_open_decision_seconds', _HERE)})", instant=True)],
                 Look("s", steps=((None, GREEN), (30, YELLOW), (120, RED)), decimals=0),
             ),
             shared.availability(NAMESPACE),
             timeseries_panel(
-                "How much is at risk?",
+                "Exposure and drawdown",
                 "Exposure: positions and pending purchases over equity. Drawdown: the fall of the equity from its"
                 " peak. At its limit trading is halted.",
                 [
@@ -111,7 +111,7 @@ def _signals() -> Row:
         "Signal Generation",
         (
             timeseries_panel(
-                "What does the model want to trade?",
+                "Signals per minute",
                 "Signals a minute by product and side. None while every candle is suppressed: see beside.",
                 [
                     Query(
@@ -123,7 +123,7 @@ def _signals() -> Row:
                 stacked=True,
             ),
             timeseries_panel(
-                "Why is there no signal?",
+                "Suppressed signals per minute",
                 "Candles a minute that made no signal, by the first reason that applied.",
                 [Query(f"60 * {suppressed} > 0", "{{reason}}")],
                 Look(minimum=0),
@@ -131,7 +131,7 @@ def _signals() -> Row:
                 calm="every candle became a signal.",
             ),
             heatmap_panel(
-                "How sure is the model?",
+                "Signal confidence",
                 "Calibrated confidence of the signals, by bucket.",
                 Query(
                     f"sum by (le) (increase({own('trading_signal_confidence_bucket', _HERE)}[$__rate_interval]))",
@@ -140,14 +140,14 @@ def _signals() -> Row:
                 Look("percentunit"),
             ),
             stat_panel(
-                "Is a model active?",
+                "Model",
                 "Without one there are no signals: none was trained yet, or none beat the baseline.",
                 [Query(f"max({own('model_available', _HERE)})", instant=True)],
                 Look(texts={"0": ("no model", RED), "1": ("active", GREEN)}),
                 width=6,
             ),
             stat_panel(
-                "How old is the model?",
+                "Model age",
                 "Time since the active model was trained.",
                 [Query(f"max({own('model_age_seconds', _HERE)}) >= 0", instant=True)],
                 Look("s", steps=((None, GREEN), (86400, YELLOW), (172800, RED)), decimals=1),
@@ -155,7 +155,7 @@ def _signals() -> Row:
                 calm="no model is active; a price process that can be foreseen fills it.",
             ),
             stat_panel(
-                "How many trainings were accepted?",
+                "Model trainings",
                 "Trainings over the time shown whose model went into use, and those that did not.",
                 [
                     Query(
@@ -173,7 +173,7 @@ def _signals() -> Row:
                 width=12,
             ),
             timeseries_panel(
-                "Is the model still right?",
+                "Model accuracy and drift",
                 "Accuracy: share of past signals after which the price moved their way beyond costs. Drift: how far"
                 " recent features are from those it was trained on, 0 to 1.",
                 [
@@ -196,7 +196,7 @@ def _execution() -> Row:
         "Trade Execution",
         (
             timeseries_panel(
-                "What becomes of orders?",
+                "Orders per minute by outcome",
                 "Orders a minute that came to their end, by status and reason. Rejections and their reason are where to"
                 " look first.",
                 [
@@ -211,7 +211,7 @@ def _execution() -> Row:
                 calm="no order has ended since the executor started; a signal fills it.",
             ),
             timeseries_panel(
-                "How long does an order take?",
+                "Order duration",
                 "From the call to the order's end. A dot is one order; its trace id leads to its log lines.",
                 [
                     Query(quantile(0.5, "trade_execution_duration_seconds", _HERE), "p50", exemplars=True),
@@ -221,13 +221,13 @@ def _execution() -> Row:
                 calm="no order ended; a signal fills it.",
             ),
             timeseries_panel(
-                "How fast does the exchange answer?",
+                "Exchange API latency (p95)",
                 "p95 of requests to the exchange's REST interface, by endpoint.",
                 [Query(quantile(0.95, api, *executor, by="endpoint"), "{{endpoint}}", exemplars=True)],
                 Look("s", minimum=0, steps=((None, GREEN), (1, YELLOW), (5, RED))),
             ),
             timeseries_panel(
-                "Does the exchange refuse us?",
+                "Exchange API errors",
                 "Requests a second that did not end well, by endpoint and status: 429 is the rate limit.",
                 [
                     Query(
@@ -240,14 +240,14 @@ def _execution() -> Row:
                 calm="every request was answered well; the simulator's fault `status` fills it.",
             ),
             timeseries_panel(
-                "Do our positions equal the exchange's?",
+                "Position drift",
                 "The exchange's balance less the position kept here, in base currency. Anything but 0 is a deposit, a"
                 " trade by hand, or an error.",
                 [Query(f"max by (product_id) ({own('position_drift_units', _HERE, _PRODUCT)})", "{{product_id}}")],
                 Look(),
             ),
             timeseries_panel(
-                "How many orders are under way?",
+                "Open orders",
                 "Orders without an end, those of unknown outcome, and open ones at the exchange that are not ours.",
                 [
                     Query(f"sum({own('orders_in_progress', _HERE)})", "in progress"),
@@ -257,7 +257,7 @@ def _execution() -> Row:
                 Look(minimum=0),
             ),
             timeseries_panel(
-                "What does trading cost?",
+                "Fees per hour",
                 "Fees an hour by product, in quote currency.",
                 [
                     Query(
@@ -270,7 +270,7 @@ def _execution() -> Row:
                 stacked=True,
             ),
             timeseries_panel(
-                "Are orders filled better than their limit?",
+                "Price improvement (p50)",
                 "p50 of the price improvement over the limit price, by product.",
                 [
                     Query(
@@ -292,7 +292,7 @@ def _llm() -> Row:
         "LLM Validation",
         (
             timeseries_panel(
-                "What does the model say of signals?",
+                "Validations per minute by decision",
                 "Validations a minute by decision.",
                 [
                     Query(
@@ -305,7 +305,7 @@ def _llm() -> Row:
                 stacked=True,
             ),
             timeseries_panel(
-                "Why does it deny?",
+                "Denials per minute by reason",
                 "Denials a minute by reason. Only `denied_by_model`, `low_confidence` and `contradicts_sentiment` are"
                 " the model's; the others are outages and limits, which deny to be safe.",
                 [Query(f"60 * sum by (reason) ({rate('llm_denials_total', _HERE)}) > 0", "{{reason}}")],
@@ -314,7 +314,7 @@ def _llm() -> Row:
                 calm="nothing was denied; bad news for a signal's asset fills it.",
             ),
             timeseries_panel(
-                "How long does it take?",
+                "Validation duration",
                 "From the first question to the verdict.",
                 [
                     Query(quantile(0.5, duration, _HERE), "p50", exemplars=True),
@@ -324,7 +324,7 @@ def _llm() -> Row:
                 calm="nothing was validated; a signal fills it.",
             ),
             timeseries_panel(
-                "Does it fail?",
+                "LLM errors per minute",
                 "Validations a minute that were denied because the model could not be asked or its answer could not be"
                 " used, by reason.",
                 [Query(f"60 * sum by (reason) ({rate('llm_errors_total', _HERE)}) > 0", "{{reason}}")],
@@ -333,14 +333,14 @@ def _llm() -> Row:
                 calm="every answer was usable; llm-simulator's fault `error` and a signal fill it.",
             ),
             timeseries_panel(
-                "How many tokens does it take?",
+                "Tokens per minute",
                 "Tokens a minute, by kind.",
                 [Query(f"60 * sum by (kind) ({rate('llm_tokens_total', _HERE)})", "{{kind}}")],
                 Look(minimum=0),
                 stacked=True,
             ),
             timeseries_panel(
-                "How much of the hour's budget is left?",
+                "Hourly token budget left",
                 "Tokens, as of the last validation. At 0 every signal is denied.",
                 [Query(f"min({own('llm_token_budget_remaining_tokens', _HERE)})", "left")],
                 Look(minimum=0),
@@ -356,7 +356,7 @@ def _pipeline() -> Row:
         "Pipeline Flow",
         (
             timeseries_panel(
-                "How do decisions end?",
+                "Decisions per minute by outcome",
                 "Decisions a minute that came to their end, by outcome.",
                 [
                     Query(
@@ -370,14 +370,14 @@ def _pipeline() -> Row:
             ),
             shared.end_to_end(),
             timeseries_panel(
-                "Which stage is slow?",
+                "Stage duration (p95)",
                 "p95 of the time that a decision spends in a stage, waiting and crashes included.",
                 [Query(quantile(0.95, stages, _HERE, by="stage"), "{{stage}}")],
                 Look("s", minimum=0),
                 calm="no signal was decided; a signal fills it.",
             ),
             timeseries_panel(
-                "Why does risk management deny?",
+                "Risk denials per minute by reason",
                 "Denied assessments a minute by reason; each decision is assessed before and after the language model.",
                 [
                     Query(
@@ -390,13 +390,13 @@ def _pipeline() -> Row:
                 calm="nothing was denied; a signal while the kill switch is engaged fills it.",
             ),
             timeseries_panel(
-                "How near are the limits?",
+                "Risk limit in use",
                 "The largest share of a limit that the newest assessment of each product found used.",
                 [Query(f"max by (product_id) ({own('risk_score', _HERE, _PRODUCT)})", "{{product_id}}")],
                 Look("percentunit", minimum=0, maximum=1, steps=((None, GREEN), (0.8, YELLOW), (1, RED))),
             ),
             timeseries_panel(
-                "Do signals wait?",
+                "Signal backlog",
                 "Signals on the bus that the orchestrator has not been given, and open decisions.",
                 [
                     Query(f"sum by (stream, group) ({own('stream_lag_messages', _HERE)})", "{{stream}} not yet read"),
@@ -405,7 +405,7 @@ def _pipeline() -> Row:
                 Look(minimum=0, steps=((None, GREEN), (10, ORANGE))),
             ),
             table_panel(
-                "Which calls between services fail?",
+                "Failed calls between services",
                 "Calls over the time shown that brought no usable answer, by service and reason. All but `refused` are"
                 " tried again.",
                 [f"sum by (peer, reason) (increase({own('pipeline_call_failures_total', _HERE)}[$__range])) > 0"],
@@ -432,7 +432,7 @@ def _logs() -> Row:
         (
             *shared.log_blocks(NAMESPACE),
             logs_panel(
-                "What was decided last?",
+                "Latest decisions",
                 "A line a decision: product, outcome, its id for `tradewatch trace`, its trace id for the panel above.",
                 decisions + line,
                 calm="nothing was decided; a signal fills it.",

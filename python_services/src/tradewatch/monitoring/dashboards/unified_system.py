@@ -65,7 +65,7 @@ def _health() -> Row:
         "Cross-System Health",
         (
             stat_panel(
-                "How many alerts fire?",
+                "Alerts firing",
                 "Firing alerts by severity. The row Alerts & Anomalies lists them with their runbooks.",
                 [
                     Query(f'count({_FIRING},severity="critical"}}) or vector(0)', "critical", instant=True),
@@ -74,19 +74,19 @@ def _health() -> Row:
                 Look(steps=ZERO_IS_GOOD),
             ),
             stat_panel(
-                "How many services are down?",
+                "Services down",
                 "Services that do not answer or have no ready replica, in every namespace. The timeline says which.",
                 [Query(f"count({AVAILABLE} == 0) or vector(0)", instant=True)],
                 Look(steps=ZERO_IS_GOOD),
             ),
             stat_panel(
-                "How many hosts are not ready?",
+                "Nodes not ready",
                 "Nodes that Kubernetes holds for not Ready: what runs there stops or moves.",
                 [Query(f"count(kube_node_info) - sum({ready})", instant=True)],
                 Look(steps=ZERO_IS_GOOD),
             ),
             stat_panel(
-                "How old is the oldest market data?",
+                "Oldest market data",
                 "Age of the newest event of the exchange and product that is furthest behind. Above a minute the"
                 " engine no longer trades on it.",
                 [Query(f"max({own('market_data_age_seconds', *_FEEDS)})", instant=True)],
@@ -94,14 +94,14 @@ def _health() -> Row:
             ),
             shared.kill_switch(),
             stat_panel(
-                "How many scrapes fail?",
+                "Targets down",
                 "Targets of every kind that Prometheus does not reach: what it does not reach, no alert sees.",
                 [Query("count(up == 0) or vector(0)", instant=True)],
                 Look(steps=ZERO_IS_GOOD),
             ),
             shared.availability("$namespace"),
             table_panel(
-                "How is each service?",
+                "Services",
                 "A row a service: whether it answers and has a ready replica, replicas, memory of all of them, time"
                 " since the newest started. Click a name for the service alone or its logs.",
                 [available, replicas, memory, age],
@@ -116,7 +116,7 @@ def _health() -> Row:
                 sort="available",
             ),
             table_panel(
-                "Who feeds whom, how much, how late?",
+                "Dependencies: who feeds whom, rate and lag",
                 "An edge of the data's way a row: events or calls a second, and how late. Late is the age of the newest"
                 " event at an exchange or a feed, what a reader of the bus has not read yet, and the mean time of a"
                 " call; empty where there was none.",
@@ -150,13 +150,13 @@ def _collection() -> Row:
         "Data Collection",
         (
             timeline_panel(
-                "Which feed was stale, and when?",
+                "Feed freshness",
                 "A band an exchange and product: red while its newest event is older than health-monitor's limit.",
                 [Query(f"min by (exchange, product_id) ({own('market_data_fresh', *_FEEDS)})", by_feed)],
                 Look(texts={"0": ("stale", RED), "1": ("fresh", GREEN)}, steps=((None, RED), (1, GREEN))),
             ),
             timeseries_panel(
-                "How much comes in?",
+                "Market data events per second",
                 "Market data events a second that were accepted, by exchange and product.",
                 [
                     Query(
@@ -169,13 +169,13 @@ def _collection() -> Row:
                 width=12,
             ),
             timeseries_panel(
-                "How old is it?",
+                "Market data age",
                 "Age of the newest event on the bus by the exchange's time.",
                 [Query(f"max by (exchange, product_id) ({own('market_data_age_seconds', *_FEEDS)})", by_feed)],
                 Look("s", minimum=0, steps=((None, GREEN), (10, YELLOW), (60, RED))),
             ),
             timeseries_panel(
-                "What is thrown away?",
+                "Events dropped by reason",
                 "Events or frames a second that came from an exchange and were not forwarded, by reason.",
                 [Query(errors, "{{exchange}} {{reason}}")],
                 Look("cps", minimum=0),
@@ -183,7 +183,7 @@ def _collection() -> Row:
                 calm="everything was accepted; the simulator's fault `malformed` fills it.",
             ),
             timeseries_panel(
-                "Do connections break?",
+                "Reconnects and sequence gaps",
                 "Connections given up and messages missing, by reason; each is repaired from a new snapshot and REST.",
                 [
                     Query(f"{reconnects} > 0", "{{exchange}} {{reason}}"),
@@ -197,13 +197,13 @@ def _collection() -> Row:
                 calm="every connection held; the simulator's fault `sequence_gap` fills it.",
             ),
             timeseries_panel(
-                "Who is behind on the bus?",
+                "Bus reader lag",
                 "Seconds by which each reader is behind the newest entry of the stream that it is furthest behind on.",
                 [Query(f"max by (service) ({own('stream_reader_lag_seconds')})", "{{service}}")],
                 Look("s", minimum=0, steps=((None, GREEN), (1, YELLOW), (10, RED))),
             ),
             timeseries_panel(
-                "Is data lost on its way to the bus?",
+                "Bus write backlog and losses",
                 "Entries that wait in memory for Valkey, and entries given up a second: any of those is lost data.",
                 [
                     Query(f"sum by (service) ({own('stream_buffer_entries')})", "{{service}} waiting"),
@@ -212,19 +212,19 @@ def _collection() -> Row:
                 Look(minimum=0),
             ),
             timeseries_panel(
-                "Are candles on time?",
+                "Candle delay (p99)",
                 "p99 of the time from a candle's end to its being on the bus, by length of the candle.",
                 [Query(quantile(0.99, "candle_close_delay_seconds", by="interval"), "{{interval}} s")],
                 Look("s", minimum=0, steps=((None, GREEN), (5, YELLOW))),
             ),
             timeseries_panel(
-                "What does the news say?",
+                "News sentiment",
                 "Sentiment of each asset, -1 to 1, as the engine reads it.",
                 [Query(f"max by (asset) ({own('sentiment_score')})", "{{asset}}")],
                 Look(minimum=-1, maximum=1, decimals=2),
             ),
             timeseries_panel(
-                "Where is the market?",
+                "Price against its hourly mean",
                 "Mid price over all exchanges, against its mean of the hour before.",
                 [
                     Query(
@@ -245,7 +245,7 @@ def _trading() -> Row:
         "Trading Engine",
         (
             timeseries_panel(
-                "Is the engine deciding?",
+                "Signals and decisions per minute",
                 "Signals and ended decisions a minute, by outcome. Crypto Trading Engine (link above) has the rest.",
                 [
                     Query(f"60 * sum({rate('trading_signals_total', _PRODUCT)})", "signals"),
@@ -255,7 +255,7 @@ def _trading() -> Row:
             ),
             shared.end_to_end(),
             timeseries_panel(
-                "How much is at risk?",
+                "Exposure and drawdown",
                 "Exposure over equity, fall of the equity from its peak, and the largest share of a limit in use.",
                 [
                     Query(f"max({own('portfolio_exposure_ratio')})", "exposure"),
@@ -265,13 +265,13 @@ def _trading() -> Row:
                 Look("percentunit", minimum=0),
             ),
             timeseries_panel(
-                "Do exchanges answer?",
+                "Exchange API latency (p95) by service",
                 "p95 of requests to each exchange, by service and endpoint; `websocket` is the handshake.",
                 [Query(quantile(0.95, api, _EXCHANGE, by="exchange, service, endpoint"), "{{exchange}} {{endpoint}}")],
                 Look("s", minimum=0, steps=((None, GREEN), (1, YELLOW), (5, RED))),
             ),
             timeseries_panel(
-                "Does the language model answer?",
+                "LLM validations and errors per minute",
                 "Validations and errors a minute; an error denies the signal.",
                 [
                     Query(f"60 * sum by (decision) ({rate('llm_validations_total')})", "{{decision}}", exemplars=True),
@@ -280,7 +280,7 @@ def _trading() -> Row:
                 Look(minimum=0),
             ),
             timeseries_panel(
-                "Do orders end well?",
+                "Orders per minute by status",
                 "Orders a minute that ended, by status, and orders of unknown outcome.",
                 [
                     Query(f"60 * sum by (status) ({rate('trade_executions_total')})", "{{status}}", exemplars=True),
@@ -304,7 +304,7 @@ def _infrastructure() -> Row:
         "Infrastructure",
         (
             timeseries_panel(
-                "Which host is busy?",
+                "CPU by host",
                 "Share of all processors in use, by host.",
                 [
                     Query(
@@ -316,7 +316,7 @@ def _infrastructure() -> Row:
                 Look("percentunit", minimum=0, maximum=1, steps=_SHARE_OF_LIMIT),
             ),
             timeseries_panel(
-                "Which host is short of memory?",
+                "Memory by host",
                 "Share of memory that is not available, by host.",
                 [
                     Query(
@@ -328,7 +328,7 @@ def _infrastructure() -> Row:
                 Look("percentunit", minimum=0, maximum=1, steps=_SHARE_OF_LIMIT),
             ),
             timeseries_panel(
-                "Which host's disk fills up?",
+                "Disk by host",
                 "Use of the fullest file system, by host. The services' volumes are folders on it.",
                 [
                     Query(
@@ -340,7 +340,7 @@ def _infrastructure() -> Row:
                 Look("percentunit", minimum=0, maximum=1, steps=_SHARE_OF_LIMIT),
             ),
             timeseries_panel(
-                "What goes over the wire?",
+                "Network by host",
                 "Bytes a second received and sent, by host.",
                 [
                     Query(
@@ -353,7 +353,7 @@ def _infrastructure() -> Row:
                 Look("Bps", minimum=0),
             ),
             timeseries_panel(
-                "Which pod nears its memory limit?",
+                "Pod memory against its limit",
                 "Working set over the limits of its containers, the ten highest. Near 1 the kernel kills one of them.",
                 [
                     Query(
@@ -364,7 +364,7 @@ def _infrastructure() -> Row:
                 Look("percentunit", minimum=0, steps=_SHARE_OF_LIMIT),
             ),
             timeseries_panel(
-                "Which container restarts?",
+                "Container restarts",
                 "Restarts of containers; more than one is a crash loop.",
                 [
                     Query(
@@ -377,7 +377,7 @@ def _infrastructure() -> Row:
                 calm="nothing restarts; a killed process in a pod fills it.",
             ),
             timeseries_panel(
-                "Is the control plane fast?",
+                "API server and etcd latency (p99)",
                 "p99 of requests to the Kubernetes API by verb, and of etcd's writes to its log.",
                 [
                     Query(
@@ -394,7 +394,7 @@ def _infrastructure() -> Row:
                 Look("s", minimum=0, steps=((None, GREEN), (1, YELLOW))),
             ),
             timeseries_panel(
-                "Are the stores well?",
+                "PostgreSQL connections and Valkey memory",
                 "PostgreSQL's connections over its limit, Valkey's memory over its limit.",
                 [
                     Query(
@@ -411,7 +411,7 @@ def _infrastructure() -> Row:
                 Look("percentunit", minimum=0, steps=_SHARE_OF_LIMIT),
             ),
             timeseries_panel(
-                "Does monitoring keep up?",
+                "Prometheus, Loki and Promtail throughput",
                 "Samples a second into Prometheus, lines a second into Loki, lines that Promtail gave up.",
                 [
                     Query("sum(rate(prometheus_tsdb_head_samples_appended_total[$__rate_interval]))", "samples"),
@@ -430,7 +430,7 @@ def _alerts() -> Row:
         "Alerts & Anomalies",
         (
             table_panel(
-                "Which alerts are there?",
+                "Pending and firing alerts",
                 "Firing and pending alerts. Click a name for its runbook.",
                 [f"ALERTS{{{shared.NOT_WATCHDOG}}}"],
                 (
@@ -449,14 +449,14 @@ def _alerts() -> Row:
                 calm="no alert is pending or firing; any injected fault fills it.",
             ),
             timeline_panel(
-                "When did which alert fire?",
+                "Alert timeline",
                 "A band an alert, while it fired.",
                 [Query(f"max by (alertname) ({_FIRING}}})", "{{alertname}}")],
                 Look(texts={"1": ("firing", RED)}, steps=((None, RED),)),
                 calm="no alert fired; any injected fault that lasts fills it.",
             ),
             timeseries_panel(
-                "What is unusual?",
+                "Anomaly scores",
                 "The ten highest scores: how many robust standard deviations a series is from what is usual at this"
                 " time of day or lately. Above 6 an alert follows.",
                 [
@@ -470,28 +470,28 @@ def _alerts() -> Row:
                 calm="the detector has too little history; half an hour of running fills it.",
             ),
             stat_panel(
-                "Is the anomaly detector looking?",
+                "Since last anomaly detection",
                 "Time since its last run that succeeded. When it is stale, plain thresholds stand in for it.",
                 [Query(f"time() - max({own('anomaly_detector_last_run_timestamp_seconds')} > 0)", instant=True)],
                 Look("s", steps=((None, GREEN), (180, YELLOW), (600, RED)), decimals=0),
                 width=8,
             ),
             stat_panel(
-                "How many critical alerts has nobody acknowledged?",
+                "Unacknowledged critical alerts",
                 "They are escalated when nobody does.",
                 [Query(f"max({own('alerts_unacknowledged')})", instant=True)],
                 Look(steps=ZERO_IS_GOOD),
                 width=8,
             ),
             stat_panel(
-                "How many notifications wait?",
+                "Notifications waiting",
                 "Notifications not yet delivered, by receiver.",
                 [Query(f"sum by (receiver) ({own('alert_notifications_pending')})", "{{receiver}}", instant=True)],
                 Look(steps=((None, GREEN), (1, ORANGE), (10, RED))),
                 width=8,
             ),
             timeseries_panel(
-                "Do people get told?",
+                "Notifications per minute",
                 "Notifications a minute by receiver and status, and those that Alertmanager could not hand over.",
                 [
                     Query(
@@ -506,14 +506,14 @@ def _alerts() -> Row:
                 Look(minimum=0),
             ),
             timeseries_panel(
-                "How soon are they told?",
+                "Notification delay (p95)",
                 "p95 of the time from an alert's change to the receiver's confirmation, and this service's part of it.",
                 [Query(quantile(0.95, delay, by="since"), "since the {{since}}")],
                 Look("s", minimum=0, steps=((None, GREEN), (60, RED))),
                 calm="nobody was notified; any injected fault fills it.",
             ),
             table_panel(
-                "What does Prometheus not reach?",
+                "Targets that do not answer",
                 "Targets whose last scrape failed.",
                 ["up == 0"],
                 tuple(Column(label, label) for label in ("job", "namespace", "service", "node", "instance")),
@@ -531,7 +531,7 @@ def _logs() -> Row:
         (
             *shared.log_blocks("$namespace"),
             logs_panel(
-                "What do the hosts say?",
+                "Host journals",
                 "The hosts' journals: what k3s says.",
                 '{job="journal"} |~ "$search"',
             ),
