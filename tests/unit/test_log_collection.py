@@ -473,15 +473,25 @@ def test_upstream_s_image_reads_the_journal_itself(tmp_path: Path) -> None:
     assert [each["name"] for each in daemon_set["spec"]["template"]["spec"]["containers"]] == ["promtail"]
 
 
-def test_loki_s_objects_let_in_whom_the_role_names(tmp_path: Path) -> None:
-    manifest = render("loki", "manifests.yml.j2", tmp_path, loki_clients=["promtail"])
+def test_loki_s_objects_let_in_whom_role_and_services_table_name(tmp_path: Path) -> None:
+    to_loki = {"service": "loki", "namespace": "crypto-monitoring", "port": 3100}
+    table = [
+        {"name": "reader", "namespace": "crypto-research", "connects_to": [to_loki]},
+        {"name": "other", "namespace": "crypto-research", "connects_to": [{**to_loki, "service": "prometheus"}]},
+    ]
+    manifest = render("loki", "manifests.yml.j2", tmp_path, loki_clients=["promtail"], tradewatch_services=table)
     objects = {item["kind"]: item for item in cluster_objects.parse(manifest, "loki")}
-    [rule] = objects["NetworkPolicy"]["spec"]["ingress"]
+    rule, named_by_table = objects["NetworkPolicy"]["spec"]["ingress"]
     selector = {"key": "app.kubernetes.io/name", "operator": "In", "values": ["promtail"]}
     assert rule["from"] == [
         {"podSelector": {"matchExpressions": [selector]}},
         {"ipBlock": {"cidr": "192.0.2.1/32"}},
     ]
+    reader = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "crypto-research"}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "reader"}},
+    }
+    assert named_by_table == {"from": [reader], "ports": [{"port": 3100, "protocol": "TCP"}]}
     assert "egress" not in objects["NetworkPolicy"]["spec"]
 
 
