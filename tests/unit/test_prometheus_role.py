@@ -162,6 +162,16 @@ def test_every_job_is_there_and_bounded(config: dict[str, Any]) -> None:
     assert jobs["loki"]["sample_limit"] == 77
 
 
+def test_a_service_with_new_label_values_at_each_scrape_is_contained(config: dict[str, Any]) -> None:
+    limits = {job["job_name"]: job["sample_limit"] for job in config["scrape_configs"]}
+    assert config["global"]["scrape_interval"] == "15s"
+    series_a_minute = 60 // 15 * (limits["kubernetes-services-metrics"] + limits["kubernetes-pods-metrics"])
+    # So that an alert comes before its memory is full.
+    assert series_a_minute <= 20000
+    # Pages that grow with the cluster and not with one service.
+    assert min(limits[job] for job in ("kube-state-metrics", "cadvisor", "apiserver")) >= 20000
+
+
 def test_every_job_has_a_budget(objects: list[dict[str, Any]]) -> None:
     rules = yaml.safe_load(named(objects, "ConfigMap", "prometheus-rules-")["data"]["monitoring.yml"])
     budgets = {
