@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import threading
@@ -170,6 +171,27 @@ def test_a_service_with_new_label_values_at_each_scrape_is_contained(config: dic
     assert series_a_minute <= 20000
     # Pages that grow with the cluster and not with one service.
     assert min(limits[job] for job in ("kube-state-metrics", "cadvisor", "apiserver")) >= 20000
+
+
+@pytest.mark.parametrize(
+    ("job", "metric", "kept"),
+    [
+        ("kubelet", "kubelet_running_pods", True),
+        ("kubelet", "k3s_certificate_expiration_seconds", True),
+        ("kubelet", "apiserver_request_total", False),
+        ("kubelet", "kubelet_http_requests_duration_seconds_bucket", False),
+        ("apiserver", "apiserver_request_total", True),
+        ("apiserver", "k3s_certificate_expiration_seconds", False),
+    ],
+)
+def test_a_component_s_metrics_are_kept_by_its_job(config: dict[str, Any], job: str, metric: str, kept: bool) -> None:
+    rules = next(entry for entry in config["scrape_configs"] if entry["job_name"] == job)["metric_relabel_configs"]
+    found = {
+        rule["action"]: re.fullmatch(rule["regex"], metric) is not None
+        for rule in rules
+        if rule.get("source_labels") == ["__name__"]
+    }
+    assert (found["keep"] and not found["drop"]) == kept
 
 
 def test_every_job_has_a_budget(objects: list[dict[str, Any]]) -> None:
