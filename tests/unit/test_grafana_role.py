@@ -35,6 +35,7 @@ def given(folder: Path) -> dict[str, Any]:
         "admin_cidrs": ["192.0.2.1/32"],
         "vault_grafana_password": SECRETS[0],
         "vault_prometheus_password": SECRETS[1],
+        "prometheus_username": "reader",
         "grafana_certificate_names": ["analytics-1"],
         "grafana_runbooks_url": "https://192.0.2.14:30080/runbooks",
         "grafana_dashboards_dirs": [str(dashboards)],
@@ -128,6 +129,7 @@ def test_data_sources_have_the_uids_that_dashboards_name(objects: list[dict[str,
         ("loki", "https://loki:3100"),
     }
     prometheus, loki = sources
+    assert prometheus["basicAuthUser"] == "reader"
     assert prometheus["secureJsonData"] == {
         "basicAuthPassword": "$__file{/etc/grafana/secrets/prometheus-password}",
         "tlsCACert": "$__file{/etc/grafana/secrets/ca.crt}",

@@ -229,6 +229,17 @@ def test_they_call_what_they_show_or_look_at_alone(objects: Objects) -> None:
         assert "dashboard-report" in defaults[f"{role}_clients"]
 
 
+def test_node_exporter_is_looked_at_where_it_listens(tmp_path: Path) -> None:
+    play(tmp_path, node_exporter_port=9101)
+    applied = [one for one in yaml.safe_load_all((tmp_path / "monitoring-services.yml").read_text()) if one]
+    keyed = {(one["kind"], one["metadata"]["name"]): one for one in applied}
+    (container,) = pod(keyed, "dashboard-report")["containers"]
+    environment = {one["name"]: one["value"] for one in container["env"]}
+    assert "node-exporter=198.51.100.4:9101" in environment["TRADEWATCH_CERTIFICATE_ENDPOINTS"]
+    egress = keyed["NetworkPolicy", "dashboard-report"]["spec"]["egress"]
+    assert {"to": [{"ipBlock": {"cidr": "198.51.100.4/32"}}], "ports": [{"port": 9101, "protocol": "TCP"}]} in egress
+
+
 @pytest.mark.parametrize("grafana", [False, True])
 def test_every_https_endpoint_is_looked_at_where_it_is(tmp_path: Path, grafana: bool) -> None:
     images = {name: {"image": f"{name}:test"} for name in ["tradewatch", *(["grafana"] if grafana else [])]}

@@ -265,6 +265,19 @@ def test_nodes_are_reached_on_the_ports_of_metrics_alone(objects: list[dict[str,
     }
 
 
+def test_ports_and_users_of_other_roles_are_followed(tmp_path: Path) -> None:
+    others = {"node_exporter_port": 9101, "node_exporter_username": "eyes", "alertmanager_username": "bell"}
+    rendered = render(tmp_path, **others)
+    assert {"192.0.2.11/32:9101", "192.0.2.12/32:9101"} <= ways_out(rendered)
+    files = next(item for item in rendered if item["kind"] == "ConfigMap" and "prometheus.yml" in item["data"])["data"]
+    loaded = yaml.safe_load(files["prometheus.yml"])
+    jobs = {job["job_name"]: job for job in loaded["scrape_configs"]}
+    assert jobs["node-exporter"]["relabel_configs"][0]["replacement"] == "$1:9101"
+    assert jobs["node-exporter"]["basic_auth"]["username"] == "eyes"
+    assert jobs["alertmanager"]["basic_auth"]["username"] == "bell"
+    assert loaded["alerting"]["alertmanagers"][0]["basic_auth"]["username"] == "bell"
+
+
 def test_its_rights_read_metrics_and_nothing_of_secrets(objects: list[dict[str, Any]]) -> None:
     verbs = set()
     resources = set()
