@@ -137,7 +137,7 @@ class Stack:
                     "__path__": str(self.folder / f"pods/{name}/*.log"),
                 }
             }
-            for name in ("boot", "web", "odd", "text", "loud", "calm", "outage", "restart", "bomb")
+            for name in ("boot", "web", "odd", "text", "gap", "big", "bug", "loud", "calm", "outage", "restart", "bomb")
         ]
         (self.folder / "promtail.yml").write_text(yaml.safe_dump(config))
 
@@ -265,6 +265,42 @@ def test_traceback_is_one_entry_and_what_follows_is_not_part_of_it(stack: Stack)
         "plain words\n  indented": "unknown",
         "E1123 10:00:00.000000 1 main.go:7] broken": "error",
     }
+
+
+@pytest.mark.servers
+def test_lines_that_go_on_after_a_pause_are_kept_as_they_are(stack: Stack) -> None:
+    # An entry is sent after a second without another line, so what is written once it is found goes on after a pause.
+    lines = [
+        "waiting...",
+        "  attempt 1",
+        "  attempt 2",
+        "  attempt 2",
+        "",
+        "tradewatch.feeds.Stale: gave up",
+        "INFO done",
+    ]
+    for number, line in enumerate(lines, 1):
+        stack.write("gap", line)
+        wait(lambda number=number: len(stack.lines('{service="gap"}')) >= number, line, 20)  # type: ignore[misc]
+    found = stack.streams('{service="gap"}')
+    assert [line for stream, line in found if stream["level"] == "unknown"] == [line or " " for line in lines[:-1]]
+    assert [line for stream, line in found if stream["level"] == "info"] == lines[-1:]
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("pod", "block", "level"),
+    [
+        ("big", ["Settings:", *(["  a: 1", ""] * 124), "  last: 1"], "unknown"),
+        ("bug", [TRACEBACK[0], *(f'  File "/app/{number}.py"' for number in range(449)), TRACEBACK[-1]], "error"),
+    ],
+)
+def test_block_of_many_lines_is_cut_and_no_line_is_lost(stack: Stack, pod: str, block: list[str], level: str) -> None:
+    stack.write(pod, *block, "INFO next")
+    wait(lambda: stack.lines(f'{{service="{pod}"}} |= "INFO next"'), "what comes after it", 20)
+    found = stack.lines(f'{{service="{pod}", level="{level}"}}')
+    assert [len(piece.split("\n")) for piece in found] == [200] * (len(block) // 200) + [len(block) % 200]
+    assert "\n".join(found).split("\n") == block
 
 
 @pytest.mark.servers
