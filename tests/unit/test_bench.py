@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from plugins.filter.prometheus import tradewatch_external_problems
+from plugins.filter.extensions import tradewatch_external_problems
 from tests import bench, bench_monitoring, simulated_services
 from tests.commands import REPOSITORY
 from tests.lab_under_test import LabUnderTest

@@ -1,4 +1,4 @@
-"""Further data sources of Grafana: provisioning without secrets, the secrets, the ways out, wrong entries named."""
+"""What users add to the monitoring: what follows from it, without its secrets, and wrong entries named."""
 
 from __future__ import annotations
 
@@ -6,13 +6,25 @@ from typing import Any
 
 import pytest
 
-from plugins.filter.grafana import (
+from plugins.filter.extensions import (
     tradewatch_data_source_egress,
     tradewatch_data_source_problems,
     tradewatch_data_source_secrets,
     tradewatch_data_sources,
+    tradewatch_external_egress,
+    tradewatch_external_targets,
+    tradewatch_job_limits,
 )
 
+ROUTER: dict[str, Any] = {"name": "router", "targets": ["192.0.2.10:9100", "[2001:db8::1]:9100"]}
+NAMED: dict[str, Any] = {
+    "name": "store",
+    "targets": ["store.example:443"],
+    "labels": {"site": "main", "rack": 7},
+    "scheme": "https",
+    "path": "/probe",
+    "cidrs": ["198.51.100.0/24"],
+}
 SITE: dict[str, Any] = {
     "name": "Other site",
     "uid": "other-site",
@@ -23,6 +35,72 @@ SITE: dict[str, Any] = {
     "jsonData": {"customQueryParameters": "a=$b", "list": ["$c", 1]},
     "secrets": {"basicAuthPassword": "secret-$1"},
 }
+
+
+def test_targets_have_their_labels() -> None:
+    assert tradewatch_external_targets([ROUTER, NAMED]) == [
+        {
+            "targets": ["192.0.2.10:9100", "[2001:db8::1]:9100"],
+            "labels": {"service": "router", "__scheme__": "http", "__metrics_path__": "/metrics"},
+        },
+        {
+            "targets": ["store.example:443"],
+            "labels": {
+                "site": "main",
+                "rack": "7",
+                "service": "store",
+                "__scheme__": "https",
+                "__metrics_path__": "/probe",
+            },
+        },
+    ]
+
+
+def test_egress_is_to_targets_alone() -> None:
+    rules = tradewatch_external_egress([ROUTER, NAMED])
+    assert [([peer["ipBlock"]["cidr"] for peer in rule["to"]], rule["ports"][0]["port"]) for rule in rules] == [
+        (["192.0.2.10/32"], 9100),
+        (["2001:db8::1/128"], 9100),
+        (["198.51.100.0/24"], 443),
+    ]
+
+
+def test_nothing_outside_is_nothing_allowed() -> None:
+    assert tradewatch_external_targets([]) == tradewatch_external_egress([]) == []
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ([ROUTER, ROUTER], "the name router is there 2 times"),
+        ([{"targets": ["192.0.2.1:1"]}], "an entry without a name: name and targets are required"),
+        ([{"name": "x", "targets": []}], "x: name and targets are required"),
+        ([{"name": "x", "targets": "192.0.2.1:1"}], "x: name and targets are required"),
+        ([{**ROUTER, "target": "y"}], "router: unknown key target"),
+        ([{"name": "x", "targets": ["192.0.2.1"]}], "x: '192.0.2.1' is not ADDRESS:PORT"),
+        ([{"name": "x", "targets": ["192.0.2.1:70000"]}], "x: '192.0.2.1:70000' is not ADDRESS:PORT"),
+        ([{"name": "x", "targets": ["http://192.0.2.1:1/metrics"]}], "is not ADDRESS:PORT"),
+        ([{"name": "x", "targets": ["db.example:1"]}], "x: db.example:1 is a name, and there are no cidrs"),
+        ([{**ROUTER, "scheme": "ftp"}], "router: scheme 'ftp' is neither http nor https"),
+        ([{**ROUTER, "path": "metrics"}], "router: path 'metrics' does not begin with /"),
+        ([{**ROUTER, "labels": {"a-b": 1}}], "router: 'a-b' cannot be a label of its own"),
+        ([{**ROUTER, "labels": {"job": "etcd"}}], "router: 'job' cannot be a label of its own"),
+        ([{**NAMED, "cidrs": ["198.51.100.7/24"]}], "store: '198.51.100.7/24' is not a network such as 192.0.2.0/24"),
+        ([{**NAMED, "cidrs": ["198.51.100.7"]}], "store: '198.51.100.7' is not a network such as 192.0.2.0/24"),
+        ([{**NAMED, "cidrs": ["198.51.100.0/255.255.255.0"]}], "store: '198.51.100.0/255.255.255.0' is not a network"),
+    ],
+)
+def test_wrong_targets_are_named(entries: list[dict[str, Any]], said: str) -> None:
+    for apply in (tradewatch_external_targets, tradewatch_external_egress):
+        with pytest.raises(ValueError) as raised:  # noqa: PT011
+            apply(entries)
+        assert said in str(raised.value)
+
+
+def test_limits_of_jobs_that_there_are_not_are_named() -> None:
+    assert tradewatch_job_limits({"loki": {"sample_limit": 7}}, ["loki", "etcd"]) == {"loki": {"sample_limit": 7}}
+    with pytest.raises(ValueError, match=r"^prometheus_job_limits: there is no job etc, lokki$"):
+        tradewatch_job_limits({"lokki": {}, "etc": {}}, ["loki", "etcd"])
 
 
 def test_provisioning_has_files_for_secrets_and_literal_dollars() -> None:
@@ -40,11 +118,11 @@ def test_provisioning_has_files_for_secrets_and_literal_dollars() -> None:
     }
 
 
-def test_secrets_are_the_files_letter_by_letter() -> None:
+def test_secrets_of_data_sources_are_the_files_letter_by_letter() -> None:
     assert tradewatch_data_source_secrets([SITE]) == {"data-source-other-site-basicAuthPassword": "secret-$1"}
 
 
-def test_egress_is_to_its_networks_alone() -> None:
+def test_egress_of_data_sources_is_to_their_networks_alone() -> None:
     assert tradewatch_data_source_egress([SITE, {**SITE, "name": "b", "uid": "b", "connects_to": []}]) == [
         {"to": [{"ipBlock": {"cidr": "198.51.100.7/32"}}], "ports": [{"port": 9090, "protocol": "TCP"}]}
     ]
@@ -80,10 +158,11 @@ def test_egress_is_to_its_networks_alone() -> None:
         ([{**SITE, "connects_to": {}}], "Other site: connects_to is not a list"),
         ([{**SITE, "connects_to": [{"service": "x"}]}], "connects_to has entries of cidr and port, nothing else"),
         ([{**SITE, "connects_to": [{"cidr": "10.0.0.1/8", "port": 1}]}], "'10.0.0.1/8' is not a network such as"),
+        ([{**SITE, "connects_to": [{"cidr": "10.0.0.1", "port": 1}]}], "'10.0.0.1' is not a network such as"),
         ([{**SITE, "connects_to": [{"cidr": "10.0.0.0/8", "port": 0}]}], "Other site: 0 is not a port"),
     ],
 )
-def test_wrong_entries_are_named_without_their_secrets(entries: Any, said: str) -> None:
+def test_wrong_data_sources_are_named_without_their_secrets(entries: Any, said: str) -> None:
     (problem,) = tradewatch_data_source_problems(entries)
     assert said in problem
     assert "secret-2" not in problem
@@ -93,5 +172,5 @@ def test_wrong_entries_are_named_without_their_secrets(entries: Any, said: str) 
         assert said in str(raised.value)
 
 
-def test_everything_wrong_is_told_at_once() -> None:
+def test_everything_wrong_with_data_sources_is_told_at_once() -> None:
     assert len(tradewatch_data_source_problems([{"name": "x", "typo": 1}, 7])) == 6
