@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
+import ssl
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 Entry = dict[str, Any]
 
-TARGET_KEYS = {"name", "targets", "labels", "scheme", "path", "cidrs"}
+TARGET_KEYS = {"name", "targets", "labels", "scheme", "path", "cidrs", "ca"}
 # Labels of these names say where a series is from; an entry must not claim another job or cluster.
 TAKEN_LABELS = {"cluster", "instance", "job", "service"}
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
@@ -87,6 +88,7 @@ def _target_problems(entry: Entry) -> Iterator[str]:
             yield f"{target} is a name, and there are no cidrs to let Prometheus reach it"
     if entry.get("scheme", "http") not in ("http", "https"):
         yield f"scheme {entry['scheme']!r} is neither http nor https"
+    yield from _authority_problems(entry)
     if not str(entry.get("path", "/metrics")).startswith("/"):
         yield f"path {entry['path']!r} does not begin with /"
     labels = entry.get("labels") or {}
@@ -98,6 +100,27 @@ def _target_problems(entry: Entry) -> Iterator[str]:
             yield f"{label!r} cannot be a label of its own"
     for cidr in cidrs:
         yield from _network_problem(cidr)
+
+
+def _authority_problems(entry: Entry) -> Iterator[str]:
+    authority = entry.get("ca")
+    if entry.get("scheme") != "https":
+        if authority is not None:
+            yield "ca is for scheme https alone"
+    elif authority is None:
+        yield "https needs ca, the certificate of the authority that signed the targets', as PEM text"
+    elif "PRIVATE KEY" in str(authority):
+        yield "ca holds a private key: only certificates belong there"
+    elif not isinstance(authority, str) or not _holds_certificates(authority):
+        yield "ca is not a certificate as PEM text"
+
+
+def _holds_certificates(text: str) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (ssl.SSLError, TypeError, ValueError):
+        return False
+    return True
 
 
 def _address(host: str) -> str | None:
@@ -130,6 +153,14 @@ def tradewatch_external_targets(entries: Any) -> list[dict[str, Any]]:
         }
         for entry in _targets(entries)
     ]
+
+
+def tradewatch_external_authorities(entries: Any) -> str:
+    """The certificates, as PEM text, that the entries' targets are verified with; empty where none answers over https.
+
+    Raises ValueError with one line that names everything that is wrong.
+    """
+    return "".join(entry["ca"].strip() + "\n" for entry in _targets(entries) if "ca" in entry)
 
 
 def tradewatch_external_egress(entries: Any) -> list[dict[str, Any]]:
@@ -302,6 +333,7 @@ class FilterModule:
         return {
             "tradewatch_external_problems": tradewatch_external_problems,
             "tradewatch_external_targets": tradewatch_external_targets,
+            "tradewatch_external_authorities": tradewatch_external_authorities,
             "tradewatch_external_egress": tradewatch_external_egress,
             "tradewatch_job_limits": tradewatch_job_limits,
             "tradewatch_data_source_problems": tradewatch_data_source_problems,

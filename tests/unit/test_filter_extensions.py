@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from plugins.filter.extensions import (
     tradewatch_data_source_egress,
     tradewatch_data_source_problems,
     tradewatch_data_source_secrets,
     tradewatch_data_sources,
+    tradewatch_external_authorities,
     tradewatch_external_egress,
     tradewatch_external_targets,
     tradewatch_job_limits,
 )
+from plugins.modules import endpoint_credentials
 
+_, _CERTIFICATE = endpoint_credentials.issue("room", None, [], 9, datetime.datetime.now(datetime.UTC))
+AUTHORITY = _CERTIFICATE.public_bytes(serialization.Encoding.PEM).decode()
 ROUTER: dict[str, Any] = {"name": "router", "targets": ["192.0.2.10:9100", "[2001:db8::1]:9100"]}
 NAMED: dict[str, Any] = {
     "name": "store",
     "targets": ["store.example:443"],
     "labels": {"site": "main", "rack": 7},
     "scheme": "https",
+    "ca": AUTHORITY,
     "path": "/probe",
     "cidrs": ["198.51.100.0/24"],
 }
@@ -65,6 +72,12 @@ def test_egress_is_to_targets_alone() -> None:
     ]
 
 
+def test_each_is_verified_by_its_authority() -> None:
+    assert tradewatch_external_authorities([ROUTER]) == ""
+    both = [NAMED, {**NAMED, "name": "other", "ca": AUTHORITY.strip()}]
+    assert tradewatch_external_authorities(both) == AUTHORITY * 2
+
+
 def test_nothing_outside_is_nothing_allowed() -> None:
     assert tradewatch_external_targets([]) == tradewatch_external_egress([]) == []
 
@@ -82,6 +95,12 @@ def test_nothing_outside_is_nothing_allowed() -> None:
         ([{"name": "x", "targets": ["http://192.0.2.1:1/metrics"]}], "is not ADDRESS:PORT"),
         ([{"name": "x", "targets": ["db.example:1"]}], "x: db.example:1 is a name, and there are no cidrs"),
         ([{**ROUTER, "scheme": "ftp"}], "router: scheme 'ftp' is neither http nor https"),
+        ([{**ROUTER, "scheme": "https"}], "router: https needs ca, the certificate of the authority that signed"),
+        ([{**ROUTER, "ca": AUTHORITY}], "router: ca is for scheme https alone"),
+        ([{**NAMED, "ca": ""}], "store: ca is not a certificate as PEM text"),
+        ([{**NAMED, "ca": "/etc/ssl/ca.crt"}], "store: ca is not a certificate as PEM text"),
+        ([{**NAMED, "ca": "\u00e4"}], "store: ca is not a certificate as PEM text"),
+        ([{**NAMED, "ca": f"{AUTHORITY}-----BEGIN PRIVATE KEY-----"}], "store: ca holds a private key"),
         ([{**ROUTER, "path": "metrics"}], "router: path 'metrics' does not begin with /"),
         ([{**ROUTER, "labels": {"a-b": 1}}], "router: 'a-b' cannot be a label of its own"),
         ([{**ROUTER, "labels": {"job": "etcd"}}], "router: 'job' cannot be a label of its own"),
@@ -91,7 +110,7 @@ def test_nothing_outside_is_nothing_allowed() -> None:
     ],
 )
 def test_wrong_targets_are_named(entries: list[dict[str, Any]], said: str) -> None:
-    for apply in (tradewatch_external_targets, tradewatch_external_egress):
+    for apply in (tradewatch_external_targets, tradewatch_external_authorities, tradewatch_external_egress):
         with pytest.raises(ValueError) as raised:  # noqa: PT011
             apply(entries)
         assert said in str(raised.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 import socket
@@ -16,8 +17,10 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives import serialization
 
 from lab.bundle import golang
+from plugins.modules import endpoint_credentials
 from tests.commands import REPOSITORY, run
 from tests.machines import wait
 from tests.rules import RuleFolder
@@ -232,6 +235,21 @@ def test_an_external_target_is_reached_and_labelled(objects: list[dict[str, Any]
     assert group["targets"] == ["203.0.113.9:9100"]
     assert group["labels"]["site"] == "main"
     assert "203.0.113.9/32:9100" in ways_out(objects)
+
+
+def test_a_target_behind_https_is_verified_by_its_authority(tmp_path: Path, config: dict[str, Any]) -> None:
+    def settings(loaded: dict[str, Any]) -> Any:
+        (job,) = (job for job in loaded["scrape_configs"] if job["job_name"] == "external")
+        return job.get("tls_config")
+
+    _, certificate = endpoint_credentials.issue("room", None, [], 9, datetime.datetime.now(datetime.UTC))
+    authority = certificate.public_bytes(serialization.Encoding.PEM).decode()
+    entry = {"name": "room", "targets": ["203.0.113.9:9443"], "scheme": "https", "ca": authority}
+    rendered = render(tmp_path, prometheus_external_targets=[entry])
+    files = next(item for item in rendered if item["kind"] == "ConfigMap" and "external.json" in item["data"])["data"]
+    assert settings(yaml.safe_load(files["prometheus.yml"])) == {"ca_file": "/etc/prometheus/external-ca.crt"}
+    assert files["external-ca.crt"] == authority
+    assert settings(config) is None
 
 
 def test_its_namespace_admins_and_entries_that_name_it_may_ask_it(objects: list[dict[str, Any]]) -> None:
