@@ -27,6 +27,8 @@ OUTAGE_ERRORS = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    # What is left of a connection that died in the middle of something.
+    asyncpg.InternalClientError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -37,6 +39,8 @@ OUTAGE_ERRORS = (
     asyncpg.InvalidPasswordError,
     asyncpg.InvalidAuthorizationSpecificationError,
 )
+# With what else the server refuses: for a loop that goes on whatever it is.
+STORE_ERRORS = (*OUTAGE_ERRORS, asyncpg.PostgresError)
 
 # asyncpg has no types of its own.
 Pool: TypeAlias = Any
@@ -127,7 +131,7 @@ async def ping(pool: Pool) -> CheckResult:
             version = await pool.fetchval("SELECT version_num FROM alembic_version")
     except asyncpg.UndefinedTableError:
         return CheckResult(False, "no schema; run tradewatch database upgrade")
-    except (*OUTAGE_ERRORS, asyncpg.PostgresError) as error:
+    except STORE_ERRORS as error:
         # The type only: messages of the driver hold the address and the user.
         return CheckResult(False, f"no answer: {type(error).__name__}")
     if version != head():
