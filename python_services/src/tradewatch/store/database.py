@@ -8,13 +8,12 @@ import asyncio
 import json
 from decimal import Decimal
 from typing import Annotated, Any, TypeAlias
-from urllib.parse import urlsplit
 
 import asyncpg
 from pydantic import BeforeValidator, Field, SecretStr
 
 from tradewatch.common.http import Check, CheckResult
-from tradewatch.common.settings import CommonSettings
+from tradewatch.common.settings import CommonSettings, split_url
 from tradewatch.store.revision import head
 
 CONNECT_SECONDS = 5.0
@@ -49,11 +48,7 @@ Connection: TypeAlias = Any
 
 def _database_url(value: object) -> object:
     if isinstance(value, str):
-        try:
-            parts = urlsplit(value)
-            _ = parts.port
-        except ValueError:
-            raise ValueError("is not a URL") from None
+        parts = split_url(value)
         if parts.scheme != "postgresql" or not parts.hostname or not parts.path.strip("/"):
             raise ValueError("must be a postgresql:// URL with a host and a database")
         if parts.password:
