@@ -1,4 +1,4 @@
-"""The lab's hosts over SSH, and its API with kubectl: all that the contract's tests use."""
+"""The lab's hosts over SSH, its API with kubectl, and waiting with a bound: what all tests of a lab build on."""
 
 from __future__ import annotations
 
