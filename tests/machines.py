@@ -109,7 +109,7 @@ def run_kubectl(lab: Path, *arguments: str, stdin: str = "") -> subprocess.Compl
 
 
 def wait(
-    condition: Callable[[], T], what: str, seconds: float = 120.0, *, despite: tuple[type[Exception], ...] = ()
+    condition: Callable[[], T | None], what: str, seconds: float = 120.0, *, despite: tuple[type[Exception], ...] = ()
 ) -> T:
     """Poll until ``condition`` gives something true, and return that; fail after ``seconds``.
 
