@@ -13,9 +13,10 @@ from typing import Any
 import yaml
 
 from plugins.module_utils.tradewatch_verify.pods import restricted_pod
-from tests.machines import run_kubectl
-from tests.machines import wait as eventually
+from tests.machines import run_kubectl, wait
 
+# As the scenarios' tests call it.
+eventually = wait
 Object = dict[str, Any]
 
 INVENTORY = Path(__file__).resolve().parents[1] / "inventory/lab/group_vars/all"

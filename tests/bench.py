@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import re
@@ -14,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ BENCH_LAB = REPOSITORY / ".lab" / paths.TESTS_LABS / "bench"
 COLD_CACHE = REPOSITORY / ".lab" / paths.TESTS_LABS / "bench-cache"
 TRADING = REPOSITORY / "python_services/tests/bench_trading.py"
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
+MEASURED = "Measured on {when:%Y-%m-%d}: {machine}."
 BEGIN, END = "<!-- bench:{part}:begin -->", "<!-- bench:{part}:end -->"
 CGROUPS = Path("/sys/fs/cgroup")
 GIB = 1024**3
@@ -37,12 +39,42 @@ STAGE = re.compile(r"│\s+([\w./ ]+?): (\d+) s\s*│")
 
 
 @dataclass(frozen=True)
+class Bar:
+    """What a figure is held to: the number measured, which is to be below `limit`, and how the table says so."""
+
+    measured: float
+    limit: float
+    text: str
+
+    @property
+    def missed(self) -> bool:
+        """Whether the number is not below the limit; infinity is one that could not be measured."""
+        return not self.measured < self.limit
+
+
+def under(measured: float, limit: float, unit: str, of: str = "") -> Bar:
+    """A bar that says ``under 250 ms``, or ``p99 under 250 ms``."""
+    return Bar(measured, limit, f"{of} under {limit:g} {unit}".lstrip())
+
+
+@dataclass(frozen=True)
 class Figure:
-    """One line of the table: what was measured, what came out, and the bar it is held to."""
+    """One line of the table: what was measured, what came out, and the bars it is held to."""
 
     what: str
     value: str
-    bar: str = ""
+    bars: tuple[Bar, ...] = ()
+
+    @property
+    def missed(self) -> bool:
+        """Whether one of the bars is missed."""
+        return any(bar.missed for bar in self.bars)
+
+    @property
+    def row(self) -> str:
+        """The line of the table."""
+        bars = ", ".join(f"**missed: {bar.text}**" if bar.missed else bar.text for bar in self.bars)
+        return f"| {self.what} | {self.value} | {bars} |"
 
 
 def recaps(output: str) -> list[dict[str, int]]:
@@ -59,6 +91,11 @@ def stages(output: str) -> dict[str, int]:
 def changed(counts: dict[str, int]) -> str:
     """``changed=2``: the sum over the hosts of a recap."""
     return f"changed={sum(counts.values())}"
+
+
+def unchanged(counts: dict[str, int]) -> Bar:
+    """The bar that nothing is changed."""
+    return Bar(sum(counts.values()), 1, "changed=0")
 
 
 def size_bytes(folder: Path) -> int:
@@ -115,8 +152,27 @@ def machine() -> str:
 
 def markdown(figures: Sequence[Figure], when: datetime, machine_line: str) -> str:
     """The section between the markers: when, where, and the table."""
-    lines = [f"Measured on {when:%Y-%m-%d}: {machine_line}.", "", "| what | measured | bar |", "|---|---|---|"]
-    lines += [f"| {figure.what} | {figure.value} | {figure.bar} |" for figure in figures]
+    lines = [MEASURED.format(when=when, machine=machine_line), "", "| what | measured | bar |", "|---|---|---|"]
+    return "\n".join([*lines, *(figure.row for figure in figures)])
+
+
+def with_rows(section: str, figures: Sequence[Figure], when: datetime, machine_line: str) -> str:
+    """``section`` with these figures in the place of their rows, or at its end.
+
+    A row says when and where it was measured, where that is not what the section's first line says.
+    """
+    lines = section.splitlines()
+    note = ""
+    if lines[0] != MEASURED.format(when=when, machine=machine_line):
+        same_machine = lines[0].endswith(f": {machine_line}.")
+        note = f" ({when:%Y-%m-%d})" if same_machine else f" ({when:%Y-%m-%d}, {machine_line})"
+    for figure in figures:
+        row = replace(figure, value=figure.value + note).row
+        places = [index for index, line in enumerate(lines) if line.startswith(f"| {figure.what} |")]
+        if places:
+            lines[places[0]] = row
+        else:
+            lines.append(row)
     return "\n".join(lines)
 
 
@@ -126,10 +182,21 @@ def between_markers(page: str, part: str, section: str) -> str:
     Raises:
         ValueError: the page has not exactly one of each marker, in order.
     """
+    start, stop = _bounds(page, part)
+    return f"{page[:start]}\n{section}\n{page[stop:]}"
+
+
+def section_of(page: str, part: str) -> str:
+    """What stands between the markers of ``part``; raises as between_markers() does."""
+    start, stop = _bounds(page, part)
+    return page[start:stop].strip("\n")
+
+
+def _bounds(page: str, part: str) -> tuple[int, int]:
     begin, end = BEGIN.format(part=part), END.format(part=part)
     if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
         raise ValueError(f"the page needs one {begin} and then one {end}")
-    return f"{page[: page.index(begin) + len(begin)]}\n{section}\n{page[page.index(end) :]}"
+    return page.index(begin) + len(begin), page.index(end)
 
 
 def timed(*argv: str, env: dict[str, str]) -> tuple[str, float]:
@@ -161,25 +228,27 @@ def measure_lab(*, cold: bool, keep: bool) -> list[Figure]:
         env["TRADEWATCH_CACHE"] = str(COLD_CACHE)
         with clean_lab(env, keep=False):
             _, seconds = timed("make", "lab", env=env)
-        figures.append(Figure("`make lab`, nothing cached", f"{seconds:.0f} s", "under 1800 s"))
+        figures.append(Figure("`make lab`, nothing cached", f"{seconds:.0f} s", (under(seconds, 1800, "s"),)))
     else:
-        figures.append(Figure("`make lab`, nothing cached", "not measured in this run (`--cold`)", "under 1800 s"))
+        figures.append(Figure("`make lab`, nothing cached", "not measured in this run (`--cold`)"))
     with clean_lab(env, keep=keep):
         output, seconds = timed("make", "lab", env=env)
         site = stages(output).get("site.yml")
-        figures.append(Figure("`make lab`, warm cache, no hosts yet", f"{seconds:.0f} s", "under 480 s"))
+        figures.append(Figure("`make lab`, warm cache, no hosts yet", f"{seconds:.0f} s", (under(seconds, 480, "s"),)))
         first = f"{site} s, {changed(recaps(output)[0])}"
         figures.append(Figure("`site.yml` on bare hosts", first))
         output, seconds = timed("ansible-playbook", "site.yml", env=env)
-        second = f"{seconds:.0f} s, {changed(recaps(output)[0])}"
-        figures.append(Figure("`site.yml` again", second, "under 100 s, changed=0"))
+        recap = recaps(output)[0]
+        bars = (under(seconds, 100, "s"), unchanged(recap))
+        figures.append(Figure("`site.yml` again", f"{seconds:.0f} s, {changed(recap)}", bars))
         output, seconds = timed("ansible-playbook", "site.yml", "--check", "--diff", env=env)
-        figures.append(
-            Figure("`site.yml --check --diff`", f"{seconds:.0f} s, {changed(recaps(output)[0])}", "changed=0")
-        )
+        recap = recaps(output)[0]
+        checked = f"{seconds:.0f} s, {changed(recap)}"
+        figures.append(Figure("`site.yml --check --diff`", checked, (unchanged(recap),)))
         hosts = lab_memory_bytes(bench_name(env))
         each = ", ".join(f"{host} {gib(used)}" for host, used in sorted(hosts.items()))
-        figures.append(Figure("memory of the lab", f"{gib(sum(hosts.values()))} ({each})", "under 8 GiB"))
+        total = sum(hosts.values())
+        figures.append(Figure("memory of the lab", f"{gib(total)} ({each})", (under(total / GIB, 8, "GiB"),)))
     cache = COLD_CACHE if cold else paths.cache_dir()
     size = size_bytes(cache)
     note = "" if cold else ", with what earlier versions of the sources left"
@@ -199,16 +268,18 @@ def trading_figures(measured: str) -> list[Figure]:
     figures = []
     for rate in answer["rates"]:
         ticks = rate["ticks_per_second"]
-        bar = "p99 under 250 ms" if ticks == 1_000 else ""
-        figures.append(Figure(f"tick to order at {ticks} ticks/s", tick_to_order(rate["in_turn"]), bar))
+        held_to = ticks == 1_000
+        p99 = rate["in_turn"]["p99_ms"]
+        bars = (under(math.inf if p99 is None else p99, 250, "ms", "p99"),) if held_to else ()
+        figures.append(Figure(f"tick to order at {ticks} ticks/s", tick_to_order(rate["in_turn"]), bars))
         figures.append(Figure(f"the same, all products at once, at {ticks} ticks/s", tick_to_order(rate["together"])))
         kept = "keeps up" if rate["keeps_up"] else "does not keep up"
         value = (
             f"{rate['events_per_second']} events/s, at most {rate['collector_seconds']} s and"
             f" {rate['aggregator_seconds']} s behind: {kept}"
         )
-        bar = "under 1 s" if ticks == 1_000 else ""
-        figures.append(Figure(f"collector and aggregator at {ticks} ticks/s", value, bar))
+        bars = (under(max(rate["collector_seconds"], rate["aggregator_seconds"]), 1, "s"),) if held_to else ()
+        figures.append(Figure(f"collector and aggregator at {ticks} ticks/s", value, bars))
         figures.append(Figure(f"cores used at {ticks} ticks/s", listed(rate["cores"], "")))
         figures.append(Figure(f"memory of the services at {ticks} ticks/s", listed(rate["resident_mib"], " MiB")))
     figures.append(Figure("stops keeping up", capacity(answer["capacity"])))
@@ -241,12 +312,12 @@ def spread(seconds: Sequence[float]) -> str:
     return f"{statistics.median(seconds):.1f} s, worst of {len(seconds)}: {max(seconds):.1f} s"
 
 
-def measure_monitoring(*, keep: bool) -> list[Figure]:
-    """Prometheus, Loki, the alerts and the pages of a lab."""
+def measure_monitoring(*, keep: bool, fault: str | None) -> list[Figure]:
+    """Prometheus, Loki, the alerts and the pages of a lab; or how soon it tells of one alert's causes alone."""
     # It brings in a browser, and what the tests of a lab share.
     from tests import bench_monitoring
 
-    return bench_monitoring.measure(keep=keep)
+    return bench_monitoring.measure(keep=keep) if fault is None else bench_monitoring.measure_fault(fault, keep=keep)
 
 
 def listed(values: dict[str, float], unit: str) -> str:
@@ -262,21 +333,31 @@ def bench_name(env: dict[str, str]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print the tables, and write them into the page when asked to."""
+    """Measure, print the tables, and write them into the page when asked to. 1 where a bar is missed."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)}; all by default")
     parser.add_argument("--cold", action="store_true", help="also time `make lab` with an empty cache (half an hour)")
     parser.add_argument("--write", action="store_true", help="replace the parts' tables in docs/benchmarks.md")
     parser.add_argument("--keep", action="store_true", help="leave the lab and the cold cache standing")
+    parser.add_argument(
+        "--fault", metavar="ALERT", help="of the monitoring, measure (and write) this alert's rows alone"
+    )
     options = parser.parse_args(arguments)
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
         parser.error(f"unknown part: {', '.join(unknown)}; known: {', '.join(PARTS)}")
+    if options.fault and options.parts != ["monitoring"]:
+        parser.error("--fault is of the part monitoring alone")
+    missed: list[Figure] = []
     try:
         for part in options.parts or PARTS:
-            section = markdown(PARTS[part](options), datetime.now(UTC), machine())
+            figures = PARTS[part](options)
+            missed += [figure for figure in figures if figure.missed]
+            section = markdown(figures, datetime.now(UTC), machine())
             print(section, end="\n\n")
             if options.write:
+                if options.fault:
+                    section = with_rows(section_of(PAGE.read_text(), part), figures, datetime.now(UTC), machine())
                 PAGE.write_text(between_markers(PAGE.read_text(), part, section))
     except (AssertionError, subprocess.TimeoutExpired) as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -284,13 +365,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if options.cold and not options.keep:
             shutil.rmtree(COLD_CACHE, ignore_errors=True)
-    return 0
+    for figure in missed:
+        print(f"bench: missed its bar: {figure.row}", file=sys.stderr)
+    return 1 if missed else 0
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "lab": lambda options: measure_lab(cold=options.cold, keep=options.keep),
     "trading": lambda _: measure_trading(),
-    "monitoring": lambda options: measure_monitoring(keep=options.keep),
+    "monitoring": lambda options: measure_monitoring(keep=options.keep, fault=options.fault),
 }
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 from lab import environment, paths
 from tests.commands import REPOSITORY, run
-from tests.machines import Cluster, Host
+from tests.machines import Cluster, Host, run_kubectl
 
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 # The lab that the Molecule scenarios share.
@@ -94,8 +94,11 @@ class LabUnderTest:
         return Play(output, time.monotonic() - started, changed)
 
     def kubectl(self, *arguments: str, code: int = 0) -> str:
-        command = [str(self.directory / "bin/kubectl"), "--kubeconfig", str(self.directory / "kubeconfig"), *arguments]
-        return run(*command, timeout=120, code=code)
+        """stdout and stderr of a command that must exit with ``code``."""
+        result = run_kubectl(self.directory, *arguments)
+        output = result.stdout + result.stderr
+        assert result.returncode == code, f"kubectl {arguments} exited with {result.returncode}, not {code}:\n{output}"
+        return output
 
     def get(self, *arguments: str) -> Any:
         return json.loads(self.kubectl("get", *arguments, "-o", "json"))

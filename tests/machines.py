@@ -1,4 +1,4 @@
-"""The lab's hosts over SSH, and its API with kubectl: all that the contract's tests use."""
+"""The lab's hosts over SSH, its API with kubectl, and waiting with a bound: what all tests of a lab build on."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def run_kubectl(lab: Path, *arguments: str, stdin: str = "") -> subprocess.Compl
 
 
 def wait(
-    condition: Callable[[], T], what: str, seconds: float = 120.0, *, despite: tuple[type[Exception], ...] = ()
+    condition: Callable[[], T | None], what: str, seconds: float = 120.0, *, despite: tuple[type[Exception], ...] = ()
 ) -> T:
     """Poll until ``condition`` gives something true, and return that; fail after ``seconds``.
 

@@ -13,7 +13,7 @@ _STANDARD = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _BCRYPT = b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
-def bcrypt_hash(password: str, salt_from: str, rounds: int = 10) -> str:
+def tradewatch_bcrypt_hash(password: str, salt_from: str, rounds: int = 10) -> str:
     """The bcrypt hash of a password, the salt derived from a public text that is unique to its use.
 
     The salt is not derived from the password: it is stored beside the hash, and would let a guess be tested at the
@@ -31,4 +31,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., str]]:
         """The filters by name."""
-        return {"bcrypt_hash": bcrypt_hash}
+        return {"tradewatch_bcrypt_hash": tradewatch_bcrypt_hash}

@@ -53,11 +53,13 @@ options:
     elements: str
     default: [Namespace, PersistentVolumeClaim]
   wait:
-    description: Wait until every Deployment, StatefulSet and DaemonSet is rolled out, and every Job done.
+    description:
+      - Wait until every Deployment, StatefulSet and DaemonSet is rolled out, and every Job done. A Job that fails ends
+        the wait.
     type: bool
     default: true
   wait_timeout_seconds:
-    description: Bound of that wait. When it is reached, the pods' events and last log lines are in the message.
+    description: Bound of that wait. Where something is not rolled out, its pods' events and last log lines are told.
     type: int
     default: 180
 author: Tradewatch
@@ -334,6 +336,16 @@ def failed(job: Object) -> bool:
     return any(each["type"] == "Failed" and each["status"] == "True" for each in conditions)
 
 
+def progress(workload: Object) -> str:
+    """How much of a workload there is, ``1 of 2 ready``."""
+    spec, status = workload["spec"], workload.get("status") or {}
+    if workload["kind"] == "Job":
+        return f"{status.get('succeeded', 0)} of {spec.get('completions', 1)} done{', failed' * failed(workload)}"
+    if workload["kind"] == "DaemonSet":
+        return f"{status.get('numberReady', 0)} of {status.get('desiredNumberScheduled', 0)} ready"
+    return f"{status.get('readyReplicas', 0)} of {spec.get('replicas', 1)} ready"
+
+
 def rolled_out(workload: Object) -> bool:
     """Whether all replicas of the present specification serve; of a Job, whether it is done."""
     status = workload.get("status") or {}
@@ -446,13 +458,13 @@ class ObjectSet:
         return True
 
     def wait_rolled_out(self, objects: list[Object], timeout_seconds: float) -> list[Object]:
-        """The workloads that are not rolled out when the time is over; empty is success."""
+        """The workloads that are not rolled out when the time is over or a Job has failed; empty is success."""
         waiting = [item for item in objects if item["kind"] in WORKLOADS]
         deadline = time.monotonic() + timeout_seconds
         while True:
             live = [self.api.get(object_path(identity(item))) or item for item in waiting]
             waiting = [item for item in live if "status" not in item or not rolled_out(item)]
-            if not waiting or time.monotonic() >= deadline:
+            if not waiting or any(map(failed, waiting)) or time.monotonic() >= deadline:
                 return waiting
             time.sleep(1)
 
@@ -469,12 +481,10 @@ class ObjectSet:
         """Why a workload is not rolled out: its pods' states, events and last log lines."""
         key = identity(workload)
         namespace = key[1]
-        status = workload.get("status") or {}
-        ready = (
-            f"{status.get('readyReplicas', status.get('numberReady', 0))} of {workload['spec'].get('replicas', 'n')}"
-        )
-        lines = [f"{title(key)}: {ready} ready"]
-        labels = workload["spec"]["selector"]["matchLabels"]
+        lines = [f"{title(key)}: {progress(workload)}"]
+        # A Job as it is rendered has no selector: the API server makes it.
+        rendered: Object = {"matchLabels": {"batch.kubernetes.io/job-name": key[2]}}
+        labels = workload["spec"].get("selector", rendered)["matchLabels"]
         selector = ",".join(f"{name}={value}" for name, value in labels.items())
         pods = self.api.items(f"/api/v1/namespaces/{namespace}/pods", [("labelSelector", selector)])
         for event in self.api.items(f"/api/v1/namespaces/{namespace}/events"):
@@ -515,7 +525,8 @@ def run(parameters: Object, dry_run: bool, warn: Callable[[str], None]) -> Objec
         if not dry_run:
             raise
         titles = [title(identity(item)) for item in objects]
-        warn(f"{error}; would apply {len(titles)} objects: {', '.join(titles)}")
+        would = f"would apply {len(titles)} objects: {', '.join(titles)}"
+        warn(f"{error}; {'what would be removed is not known' if absent else would}")
         return {
             "changed": bool(titles),
             "created": titles,
@@ -528,7 +539,7 @@ def run(parameters: Object, dry_run: bool, warn: Callable[[str], None]) -> Objec
 
 
 def converge(api: Api, parameters: Object, objects: list[Object], dry_run: bool) -> Object:
-    """Apply, prune, wait. Raises TimeoutError when the wait's bound is reached."""
+    """Apply, prune, wait. Raises TimeoutError when the wait's bound is reached, or a Job has failed before."""
     work = ObjectSet(api, parameters["role"], dry_run)
     live = work.live()
     wanted = {identity(item): item for item in objects}
@@ -545,10 +556,12 @@ def converge(api: Api, parameters: Object, objects: list[Object], dry_run: bool)
         remaining = work.wait_gone(removed, timeout)
         if remaining:
             raise TimeoutError(f"still there {timeout} s after their removal: {', '.join(remaining)}")
+        began = time.monotonic()
         unready = work.wait_rolled_out(objects, timeout)
         if unready:
+            waited = time.monotonic() - began
             lines = [line for item in unready for line in work.report(item)]
-            raise TimeoutError("\n".join([f"not rolled out after {timeout} s:", *lines]))
+            raise TimeoutError("\n".join([f"not rolled out after {waited:.0f} s:", *lines]))
     return {
         "changed": bool(work.created or work.updated or work.removed),
         "created": work.created,

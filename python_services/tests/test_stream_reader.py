@@ -1,9 +1,11 @@
 """The reader without a group, on a real Valkey."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pytest
 from aggregation_support import bus_client
 from prometheus_client import CollectorRegistry
 from services_support import PASSWORD, ValkeyServer, eventually, value
@@ -51,10 +53,12 @@ async def _read_all(reader: StreamReader[int], count: int) -> list[tuple[str, in
 
 
 class _SlowMachine(StreamReader[int]):
-    """Takes no more than eight entries of a stream within the time limit."""
+    """Takes no more than so many entries of a stream within the time limit."""
+
+    takes = 8
 
     async def _fetch(self, *arguments: Any) -> Any:
-        if self._batch_entries > 8:
+        if self._batch_entries > self.takes:
             raise TimeoutError
         return await super()._fetch(*arguments)
 
@@ -70,6 +74,36 @@ async def test_a_machine_too_slow_for_a_whole_batch_gets_on_in_smaller_ones(valk
         )
         found = await _read_all(reader, 44)
     assert [number for _, number in found] == sorted([*range(1, 41), *range(10, 41, 10)])
+
+
+@pytest.mark.parametrize("takes", [1, 3])
+@pytest.mark.parametrize("streams", [("dense",), ("dense", "sparse")])
+async def test_a_batch_of_fewer_entries_than_a_millisecond_has_stalls_nothing(
+    valkey: ValkeyServer, takes: int, streams: tuple[str, ...]
+) -> None:
+    async with bus_client(valkey) as client:
+        for milliseconds in range(1, 11):
+            for sequence in range(6):
+                await client.xadd("dense", {"n": milliseconds}, id=f"{milliseconds}-{sequence}")
+            await client.xadd("sparse", {"n": milliseconds}, id=f"{milliseconds}-9")
+        reader = _SlowMachine(client, CollectorRegistry(), Liveness(), streams, _number, backoff=Backoff(0.001, 0.002))
+        reader.takes = takes
+        found = await _read_all(reader, 60 if len(streams) == 1 else 70)
+    numbers = [number for _, number in found]
+    assert numbers == sorted(numbers)
+    assert Counter(stream for stream, _ in found) == {name: 60 if name == "dense" else 10 for name in streams}
+
+
+async def test_entries_newer_than_the_read_that_brought_them_are_given_after_timeouts(valkey: ValkeyServer) -> None:
+    async with bus_client(valkey) as client:
+        reader = _SlowMachine(client, CollectorRegistry(), Liveness(), ("s",), _number, backoff=Backoff(0.001, 0.002))
+        reader.takes = 1000
+        waiting = asyncio.create_task(reader.read(5))
+        await asyncio.sleep(0.2)
+        await client.xadd("s", {"n": 1})
+        assert (await waiting).entries == []
+        reader.takes = 1
+        assert await _read_all(reader, 1) == [("s", 1)]
 
 
 async def test_entries_of_all_streams_come_in_the_order_of_the_bus_however_uneven_the_streams(

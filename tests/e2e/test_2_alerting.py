@@ -16,7 +16,7 @@ from tests.e2e.conftest import DATA, SWITCH, Storm
 from tests.lab_under_test import LabUnderTest
 from tests.machines import wait
 
-# Design section 10: fault to webhook for a critical alert. Here until the chat has it, which is later.
+# The bar of docs/benchmarks.md: from the fault until the chat has the message of a critical alert.
 BAR_SECONDS = 60
 # A scrape, an evaluation and the group's interval of 15 s each, with room for a busy machine.
 END_SECONDS = 180

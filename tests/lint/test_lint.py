@@ -7,11 +7,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.commands import run
+from tests.commands import REPOSITORY, run
 
-ROLE_MODULES = (
+# What roles bring in Python: modules and what they share, actions, and what is run on the hosts.
+ROLES_PYTHON = (
     "roles/artifacts/module_utils/tradewatch_artifacts",
     "roles/preflight/module_utils/tradewatch_preflight",
+    *(
+        str(path.relative_to(REPOSITORY))
+        for pattern in ("library", "action_plugins", "files/*.py")
+        for path in sorted(REPOSITORY.glob(f"roles/*/{pattern}"))
+    ),
 )
 
 
@@ -20,7 +26,7 @@ ROLE_MODULES = (
     [
         ("ruff", "check", "."),
         ("ruff", "format", "--check", "."),
-        ("mypy", "lab", "tests", "python_services/src", "plugins", *ROLE_MODULES),
+        ("mypy", "lab", "molecule", "tests", "python_services/src", "plugins", *ROLES_PYTHON),
         ("yamllint", "--strict", "."),
         ("ansible-lint", "--offline", "--strict"),
     ],

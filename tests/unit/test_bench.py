@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -69,12 +69,64 @@ BEGIN, END = "<!-- bench:lab:begin -->", "<!-- bench:lab:end -->"
 
 
 def test_the_table_replaces_what_stands_between_the_markers_and_nothing_else() -> None:
-    section = bench.markdown([bench.Figure("runs", "3 s", "under 4 s")], datetime(2026, 1, 2, tzinfo=UTC), "2 cores")
+    section = bench.markdown(
+        [bench.Figure("runs", "3 s", (bench.under(3, 4, "s"),))], datetime(2026, 1, 2, tzinfo=UTC), "2 cores"
+    )
     page = bench.between_markers(f"above\n{BEGIN}\nold\n{END}\nbelow\n", "lab", section)
     assert "old" not in page
     assert page.startswith(f"above\n{BEGIN}\nMeasured on 2026-01-02: 2 cores.\n")
     assert page.endswith(f"| runs | 3 s | under 4 s |\n{END}\nbelow\n")
     assert bench.between_markers(page, "lab", section) == page
+
+
+def test_a_missed_bar_is_marked() -> None:
+    kept, missed = bench.under(99.9, 100, "s"), bench.unchanged({"control-1": 1, "localhost": 0})
+    assert not bench.Figure("again", "99.9 s, changed=1", (kept,)).missed
+    figure = bench.Figure("again", "99.9 s, changed=1", (kept, missed))
+    assert figure.missed
+    assert figure.row == "| again | 99.9 s, changed=1 | under 100 s, **missed: changed=0** |"
+    assert bench.under(100, 100, "s").missed
+    assert not bench.unchanged({"control-1": 0}).missed
+
+
+def test_rows_measured_alone_replace_their_own_and_say_when() -> None:
+    when, later = datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)
+    whole = bench.markdown([bench.Figure("one", "1 s"), bench.Figure("one more", "2 s")], when, "2 cores")
+    again = [bench.Figure("one", "3 s"), bench.Figure("new", "4 s")]
+    head = "Measured on 2026-01-02: 2 cores.\n\n| what | measured | bar |\n|---|---|---|\n"
+    assert bench.with_rows(whole, again, when, "2 cores") == (
+        f"{head}| one | 3 s |  |\n| one more | 2 s |  |\n| new | 4 s |  |"
+    )
+    assert "| one | 3 s (2026-01-03) |  |\n| one more | 2 s |  |" in bench.with_rows(whole, again, later, "2 cores")
+    assert "| one | 3 s (2026-01-03, 4 cores) |" in bench.with_rows(whole, again, later, "4 cores")
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(59.9, 0), (60.0, 1)])
+def test_a_missed_bar_fails_the_run_after_its_row_is_written(
+    seconds: float, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    begin, end = "<!-- bench:monitoring:begin -->", "<!-- bench:monitoring:end -->"
+    other = bench.markdown([bench.Figure("other", "1 s")], datetime.now(UTC), bench.machine())
+    page.write_text(f"{begin}\n{other}\n{end}\n")
+    monkeypatch.setattr(bench, "PAGE", page)
+    monkeypatch.setattr(bench_monitoring, "standing_lab", lambda *, keep: nullcontext())
+    monkeypatch.setattr(
+        bench_monitoring,
+        "told_of",
+        lambda _, cause: bench.Figure(cause.alert, f"{seconds} s", (bench.under(seconds, 60, "s"),)),
+    )
+    assert bench.main(["monitoring", "--fault", "ReconcileStale", "--write"]) == status
+    mark = "**missed: under 60 s**" if status else "under 60 s"
+    assert f"| other | 1 s |  |\n| ReconcileStale | {seconds} s | {mark} |\n{end}" in page.read_text()
+    assert ("missed its bar: | ReconcileStale" in capsys.readouterr().err) == bool(status)
+
+
+def test_a_fault_that_nothing_measures_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["monitoring", "--fault", "Weather"]) == 1
+    assert "no fault raises Weather; known: BusHeartbeatMissing" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        bench.main(["--fault", "ReconcileStale"])
 
 
 def test_a_page_without_markers_is_not_written() -> None:
@@ -117,8 +169,9 @@ def test_the_figures_of_trading_are_lines_of_the_table() -> None:
     assert lines[0] == bench.Figure(
         "tick to order at 1000 ticks/s",
         "p50 20 ms, p99 80 ms (300 orders, 1 denied, 3 expired without one)",
-        "p99 under 250 ms",
+        (bench.Bar(80, 250, "p99 under 250 ms"),),
     )
+    assert not any(line.missed for line in lines)
     assert lines[1] == bench.Figure(
         "the same, all products at once, at 1000 ticks/s", "p50 20 ms, p99 400 ms (300 orders, 1 denied)"
     )

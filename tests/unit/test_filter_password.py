@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugins.filter.password import bcrypt_hash
+from plugins.filter.password import tradewatch_bcrypt_hash
 
 
 # bcrypt ends a password at a NUL byte.
@@ -17,18 +17,19 @@ from plugins.filter.password import bcrypt_hash
     salt_from=st.text(st.characters(codec="utf-8")),
 )
 def test_any_password_matches_its_own_hash_every_time(password: str, salt_from: str) -> None:
-    hashed = bcrypt_hash(password, salt_from, rounds=4)
-    assert hashed == bcrypt_hash(password, salt_from, rounds=4)
+    hashed = tradewatch_bcrypt_hash(password, salt_from, rounds=4)
+    assert hashed == tradewatch_bcrypt_hash(password, salt_from, rounds=4)
     assert bcrypt.checkpw(password.encode(), hashed.encode())
 
 
 def test_another_password_does_not_match() -> None:
-    assert not bcrypt.checkpw(b"other", bcrypt_hash("password", "lab", rounds=4).encode())
+    assert not bcrypt.checkpw(b"other", tradewatch_bcrypt_hash("password", "lab", rounds=4).encode())
 
 
 def test_the_salt_is_its_source_s_and_not_the_password_s() -> None:
     salts = {
-        source: {bcrypt_hash(password, source, rounds=4)[:29] for password in ("a", "b")} for source in ("lab", "desk")
+        source: {tradewatch_bcrypt_hash(password, source, rounds=4)[:29] for password in ("a", "b")}
+        for source in ("lab", "desk")
     }
     assert [len(found) for found in salts.values()] == [1, 1]
     assert salts["lab"] != salts["desk"]
@@ -36,4 +37,4 @@ def test_the_salt_is_its_source_s_and_not_the_password_s() -> None:
 
 def test_a_password_that_bcrypt_would_cut_is_refused() -> None:
     with pytest.raises(ValueError, match="72 bytes"):
-        bcrypt_hash("x" * 73, "lab")
+        tradewatch_bcrypt_hash("x" * 73, "lab")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,6 +120,72 @@ def test_rolled_out(item: dict[str, Any], done: bool) -> None:
 def test_a_job_that_gave_up_is_told_from_one_that_did_not(kind: str, status: str) -> None:
     job = {"kind": "Job", "status": {"conditions": [{"type": kind, "status": status}]}}
     assert cluster_objects.failed(job) is (kind == "Failed" and status == "True")
+
+
+JOB = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "metadata": {"name": "schema", "namespace": "n"},
+    "spec": {"template": {"spec": {}}},
+}
+FAILED_STATUS = {"conditions": [{"type": "Failed", "status": "True"}]}
+
+
+class FakeApi(cluster_objects.Api):
+    """Answers with one object, whatever is asked for, and lists none; keeps the queries of its lists."""
+
+    def __init__(self, found: dict[str, Any] | None) -> None:
+        self.found = found
+        self.listed: list[tuple[str, list[tuple[str, str]]]] = []
+
+    def get(self, path: str, query: Iterable[tuple[str, str]] = ()) -> dict[str, Any] | None:
+        return self.found
+
+    def items(self, path: str, query: Iterable[tuple[str, str]] = ()) -> list[dict[str, Any]]:
+        self.listed.append((path, list(query)))
+        return []
+
+
+def test_a_job_that_failed_is_not_waited_for() -> None:
+    live = JOB | {"status": FAILED_STATUS}
+    work = cluster_objects.ObjectSet(FakeApi(live), "role", dry_run=False)
+    began = time.monotonic()
+    assert work.wait_rolled_out([JOB], 5) == [live]
+    assert time.monotonic() - began < 1
+
+
+def test_a_job_that_is_gone_is_reported_by_the_label_of_its_pods() -> None:
+    api = FakeApi(None)
+    work = cluster_objects.ObjectSet(api, "role", dry_run=False)
+    [unready] = work.wait_rolled_out([JOB], 0)
+    assert work.report(unready) == ["Job n/schema: 0 of 1 done"]
+    assert ("/api/v1/namespaces/n/pods", [("labelSelector", "batch.kubernetes.io/job-name=schema")]) in api.listed
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        (workload("Deployment", readyReplicas=1), "1 of 2 ready"),
+        ({"kind": "StatefulSet", "spec": {}}, "0 of 1 ready"),
+        (workload("DaemonSet", desiredNumberScheduled=3, numberReady=2), "2 of 3 ready"),
+        (workload("Job"), "0 of 1 done"),
+        (JOB | {"status": FAILED_STATUS}, "0 of 1 done, failed"),
+    ],
+)
+def test_progress(item: dict[str, Any], said: str) -> None:
+    assert cluster_objects.progress(item) == said
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [("present", "would apply 1 objects: Secret n/s"), ("absent", "what would be removed is not known")],
+)
+def test_a_check_without_a_cluster_warns_of_what_it_cannot_look_up(state: str, said: str, tmp_path: Path) -> None:
+    warnings: list[str] = []
+    kubeconfig = str(tmp_path / "none")
+    parameters = {"kubeconfig": kubeconfig, "role": "r", "manifest": SECRET, "state": state}
+    assert cluster_objects.run(parameters, True, warnings.append)["changed"] is (state == "present")
+    assert warnings == [f"{kubeconfig} does not exist; {said}"]
 
 
 def test_warnings_of_the_api_are_read_one_by_one() -> None:

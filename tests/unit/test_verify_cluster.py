@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from kubernetes import client
 
-from plugins.module_utils.tradewatch_verify import connections, nodes, workloads
+from plugins.module_utils.tradewatch_verify import connections, dns, nodes, workloads
 from plugins.module_utils.tradewatch_verify.cluster import Cluster, Object
 
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
@@ -175,3 +176,46 @@ ATTEMPT = connections.Attempts(
 )
 def test_a_flow_that_should_not_be_and_one_that_is_missing_are_named(reached: list[bool], lines: list[str]) -> None:
     assert list(connections._differences(ATTEMPT, reached)) == lines
+
+
+class Clock:
+    """Stands still, but for each look at it."""
+
+    def __init__(self, step: float) -> None:
+        self.now = 0.0
+        self.step = step
+
+    def monotonic(self) -> float:
+        self.now += self.step
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def dns_pod(name: str, phase: str) -> Object:
+    return {"metadata": {"name": f"verify-dns-{name}"}, "spec": {"nodeName": name}, "status": {"phase": phase}}
+
+
+@pytest.mark.parametrize("deadline", [3.0, 4.0, 4.5, 5.0])
+@pytest.mark.parametrize(
+    ("pods", "lines"),
+    [
+        ([dns_pod("a", "Succeeded"), dns_pod("b", "Succeeded")], []),
+        ([dns_pod("a", "Succeeded")], ["b: the pod that asks from there is gone, so nothing is known"]),
+        ([dns_pod("a", "Succeeded"), dns_pod("b", "Pending")], [f"b: a pod there cannot resolve {dns.DNS_NAME}: log"]),
+    ],
+)
+def test_of_every_node_whose_pod_did_not_resolve_a_name_one_line_is_said(
+    pods: list[Object], lines: list[str], deadline: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dns, "time", Clock(1.0))
+    cluster = FakeCluster()
+    cluster.core = Mock()
+    cluster.core.read_namespaced_pod_log.return_value = "log"
+    cluster.deadline = deadline
+    cluster.policies = pods
+    probes = dns.DnsProbes(cluster)
+    probes._pods = ["verify-dns-a", "verify-dns-b"]
+    assert list(probes.answers()) == lines
+    cluster.core.delete_collection_namespaced_pod.assert_called_once()

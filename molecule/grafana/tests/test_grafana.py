@@ -69,7 +69,7 @@ def test_nobody_comes_in_without_the_password(api: Any) -> None:
 
 def test_data_sources_answer(api: Any) -> None:
     for uid in ("prometheus", "loki"):
-        eventually(lambda uid=uid: api(f"/api/datasources/uid/{uid}/health")["status"] == "OK", f"{uid} answers", 60)
+        eventually(lambda: api(f"/api/datasources/uid/{uid}/health")["status"] == "OK", f"{uid} answers", 60)  # noqa: B023
 
 
 def test_each_team_has_its_folders_and_its_home(api: Any) -> None:

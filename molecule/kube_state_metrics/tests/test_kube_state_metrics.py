@@ -83,4 +83,4 @@ def test_a_neighbour_is_kept_out(cluster: Cluster, told: dict[str, float]) -> No
     eventually(lambda: cluster.connects(NAMESPACE, "neighbour", dns, 53), "the neighbour reaches the DNS", 30)
     for port in (8080, 8081):
         refused = f"a neighbour is kept out of {port}"
-        eventually(lambda port=port: not cluster.connects(NAMESPACE, "neighbour", address, port), refused, 30)
+        eventually(lambda: not cluster.connects(NAMESPACE, "neighbour", address, port), refused, 30)  # noqa: B023

@@ -164,7 +164,7 @@ def test_traceback_is_one_entry(loki: Loki) -> None:
 @pytest.mark.parametrize("node", sorted(NODES))
 def test_pods_and_journal_of_every_node_are_there(loki: Loki, node: str) -> None:
     for job in ("kubernetes-pods", "journal"):
-        eventually(lambda job=job: loki.lines(f'{{job="{job}", node="{node}"}}'), f"{job} of {node}", 60)
+        eventually(lambda: loki.lines(f'{{job="{job}", node="{node}"}}'), f"{job} of {node}", 60)  # noqa: B023
 
 
 def test_static_pods_of_the_control_plane_are_there(loki: Loki) -> None:

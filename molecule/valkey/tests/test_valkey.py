@@ -57,7 +57,7 @@ def ask(cluster: Cluster) -> Ask:
 
 @pytest.fixture(scope="module")
 def login(lab_dir: Path) -> str:
-    return "AUTH default " + json.loads((lab_dir / "secrets.json").read_text())["valkey_password"]
+    return "AUTH default " + str(json.loads((lab_dir / "secrets.json").read_text())["valkey_password"])
 
 
 def test_stranger_is_refused(ask: Ask) -> None:
@@ -94,7 +94,7 @@ def test_only_those_in_the_table_reach_it(cluster: Cluster, ask: Ask) -> None:
     eventually(lambda: cluster.connects(NAMESPACE, "neighbour", dns, 53), "the neighbour reaches the DNS", 30)
     for port in (6379, METRICS_PORT):
         refused = f"a neighbour is kept out of {port}"
-        eventually(lambda port=port: not cluster.connects(NAMESPACE, "neighbour", address, port), refused, 30)
+        eventually(lambda: not cluster.connects(NAMESPACE, "neighbour", address, port), refused, 30)  # noqa: B023
 
 
 def test_it_runs_as_nobody_on_a_file_system_it_cannot_write(cluster: Cluster) -> None:

@@ -10,6 +10,7 @@ from kubernetes import client
 from .cluster import PROBE_LABEL, PROBE_NAMESPACE, Cluster, Object
 from .pods import restricted_pod
 
+POD_PREFIX = "verify-dns-"
 DNS_NAME = "kubernetes.default.svc.cluster.local"
 RESOLVE = f"""
 import socket, time
@@ -55,24 +56,28 @@ class DnsProbes:
                 yield f"{name} holds neither the services' image nor busybox, so nothing can ask from there"
                 continue
             self._cluster.core.create_namespaced_pod(PROBE_NAMESPACE, _probe(name, *found), _request_timeout=(5, 60))
-            self._pods.append(f"verify-dns-{name}")
+            self._pods.append(f"{POD_PREFIX}{name}")
 
     def answers(self) -> Iterator[str]:
         """A pod on every node resolves a name of the cluster."""
         pending = set(self._pods)
         while pending:
+            # Before the pods are read, so that of each of them something is said in the last round.
+            over = time.monotonic() >= self._cluster.deadline
             for pod in self._cluster.items(self._cluster.core.list_namespaced_pod, PROBE_NAMESPACE):
                 name, status = pod["metadata"]["name"], pod.get("status") or {}
                 if name not in pending:
                     continue
                 if status.get("phase") == "Succeeded":
                     pending.discard(name)
-                elif status.get("phase") == "Failed" or time.monotonic() >= self._cluster.deadline:
+                elif status.get("phase") == "Failed" or over:
                     pending.discard(name)
                     yield f"{pod['spec']['nodeName']}: a pod there cannot resolve {DNS_NAME}: {self._why(pod)}"
-            if time.monotonic() >= self._cluster.deadline:
+            if over:
                 break
             time.sleep(0.5 if pending else 0)
+        for name in sorted(pending):
+            yield f"{name.removeprefix(POD_PREFIX)}: the pod that asks from there is gone, so nothing is known"
         self._delete()
 
     def _why(self, pod: Object) -> str:
@@ -93,5 +98,5 @@ class DnsProbes:
 
 
 def _probe(node_name: str, image: str, command: list[str]) -> Object:
-    metadata = {"name": f"verify-dns-{node_name}", "labels": {PROBE_LABEL: "dns"}}
+    metadata = {"name": f"{POD_PREFIX}{node_name}", "labels": {PROBE_LABEL: "dns"}}
     return restricted_pod(metadata, image, command, nodeName=node_name, activeDeadlineSeconds=120)

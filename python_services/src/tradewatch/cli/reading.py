@@ -12,13 +12,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-import asyncpg
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tradewatch.common import settings
-from tradewatch.store.database import OUTAGE_ERRORS, DatabaseSettings, Pool
+from tradewatch.store.database import STORE_ERRORS, DatabaseSettings, Pool
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_CONFIGURATION, EXIT_NOT_FOUND = 0, 1, 2, 3
 
@@ -51,7 +50,7 @@ def with_store(command: str, options: Namespace, work: Callable[[Pool, Namespace
 
     try:
         return asyncio.run(run())
-    except (*OUTAGE_ERRORS, asyncpg.PostgresError) as error:
+    except STORE_ERRORS as error:
         # The type only: messages of the driver hold the address and the user.
         return fail(command, f"the store does not answer: {type(error).__name__}")
 

@@ -23,7 +23,7 @@ from tradewatch.common.http import Check, CheckResult, HttpServer
 from tradewatch.common.logging import Throttle, get_logger, trace
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import ProductIds, StreamWriterSettings, duration, split_url
+from tradewatch.common.settings import HTTP, ProductIds, StreamWriterSettings, duration, require_url
 
 NAME = "market-data-collector"
 LIVENESS_LOOP = "collector"
@@ -47,23 +47,13 @@ def _known_exchange(value: object) -> object:
 
 def _websocket_url(value: object) -> object:
     if isinstance(value, str) and value:
-        parts = split_url(value)
-        if parts.scheme not in ("ws", "wss") or not parts.hostname:
-            raise ValueError("must be a ws:// or wss:// URL with a host")
-        if parts.username or parts.password:
-            raise ValueError("must not hold credentials")
+        require_url(value, ("ws", "wss"), query=True)
     return value
 
 
 def _rest_url(value: object) -> object:
     if isinstance(value, str) and value not in ("", NO_REST):
-        parts = split_url(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"must be an http:// or https:// URL with a host, or {NO_REST}")
-        if parts.username or parts.password:
-            raise ValueError("must not hold credentials")
-        if parts.query or parts.fragment:
-            raise ValueError("must not have a query or fragment")
+        require_url(value, HTTP, note=f", or {NO_REST}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""The metrics of market data collection (design section 7)."""
+"""The metrics of market data collection (docs/metrics.md)."""
 
 from enum import StrEnum
 

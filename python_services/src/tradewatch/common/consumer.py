@@ -140,7 +140,7 @@ class StreamConsumer:
         outcomes = {status: consumed.labels(status=status.value) for status in ConsumeStatus}
         slots = asyncio.Semaphore(self._limits.max_concurrent)
         self._readers = [
-            _StreamReader(
+            _GroupReader(
                 client, liveness, group, consumer or socket.gethostname(), stream, handler, outages, self._limits,
                 outcomes, slots,
             )
@@ -191,7 +191,7 @@ def _age_seconds(entry_id: bytes) -> float:
     return max(0.0, time.time() - int(entry_id.split(b"-")[0]) / 1000)
 
 
-class _StreamReader:
+class _GroupReader:
     """One stream: what this consumer was given before, what others left, then what is new."""
 
     def __init__(

@@ -6,7 +6,7 @@ variable is refused, because environments end up in process listings, crash repo
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from urllib.parse import SplitResult, urlsplit
@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 PREFIX = "TRADEWATCH_"
 MAX_SECRET_BYTES = 64 * 1024
 MAX_PRODUCTS = 100
+HTTP = ("http", "https")
 _PRODUCT_ID = re.compile(r"[A-Z0-9]{1,16}-[A-Z0-9]{1,16}")
 
 
@@ -115,28 +116,34 @@ def split_url(value: str) -> SplitResult:
     return parts
 
 
-def _split_http_url(value: str) -> SplitResult:
+def require_url(value: str, schemes: Sequence[str], *, query: bool = False, note: str = "") -> None:
+    """A URL of one of the schemes, with a host and without credentials, and without a query unless it may have one.
+
+    Raises:
+        ValueError: what it must be, with `note` behind it, or what it must not hold.
+    """
     parts = split_url(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be an http:// or https:// URL with a host")
-    return parts
+    if parts.scheme not in schemes or not parts.hostname:
+        article = "an" if schemes[0].startswith("h") else "a"
+        raise ValueError(f"must be {article} {' or '.join(f'{each}://' for each in schemes)} URL with a host{note}")
+    credentials = parts.username or parts.password
+    if query and credentials:
+        raise ValueError("must not hold credentials")
+    if not query and (credentials or parts.query or parts.fragment):
+        raise ValueError("must hold neither credentials nor a query")
 
 
 def http_url(value: object) -> object:
     """A validator of fields: an HTTP URL with a host and without credentials."""
     if isinstance(value, str):
-        parts = _split_http_url(value)
-        if parts.username or parts.password:
-            raise ValueError("must not hold credentials")
+        require_url(value, HTTP, query=True)
     return value
 
 
 def api_url(value: object) -> object:
     """A validator of fields: what stands before an API's paths, so neither credentials nor a query."""
     if isinstance(value, str):
-        parts = _split_http_url(value)
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("must hold neither credentials nor a query")
+        require_url(value, HTTP)
     return value
 
 

@@ -8,13 +8,12 @@ import asyncio
 import json
 from decimal import Decimal
 from typing import Annotated, Any, TypeAlias
-from urllib.parse import urlsplit
 
 import asyncpg
 from pydantic import BeforeValidator, Field, SecretStr
 
 from tradewatch.common.http import Check, CheckResult
-from tradewatch.common.settings import CommonSettings
+from tradewatch.common.settings import CommonSettings, split_url
 from tradewatch.store.revision import head
 
 CONNECT_SECONDS = 5.0
@@ -27,6 +26,8 @@ OUTAGE_ERRORS = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    # What is left of a connection that died in the middle of something.
+    asyncpg.InternalClientError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -37,6 +38,8 @@ OUTAGE_ERRORS = (
     asyncpg.InvalidPasswordError,
     asyncpg.InvalidAuthorizationSpecificationError,
 )
+# With what else the server refuses: for a loop that goes on whatever it is.
+STORE_ERRORS = (*OUTAGE_ERRORS, asyncpg.PostgresError)
 
 # asyncpg has no types of its own.
 Pool: TypeAlias = Any
@@ -45,11 +48,7 @@ Connection: TypeAlias = Any
 
 def _database_url(value: object) -> object:
     if isinstance(value, str):
-        try:
-            parts = urlsplit(value)
-            _ = parts.port
-        except ValueError:
-            raise ValueError("is not a URL") from None
+        parts = split_url(value)
         if parts.scheme != "postgresql" or not parts.hostname or not parts.path.strip("/"):
             raise ValueError("must be a postgresql:// URL with a host and a database")
         if parts.password:
@@ -127,7 +126,7 @@ async def ping(pool: Pool) -> CheckResult:
             version = await pool.fetchval("SELECT version_num FROM alembic_version")
     except asyncpg.UndefinedTableError:
         return CheckResult(False, "no schema; run tradewatch database upgrade")
-    except (*OUTAGE_ERRORS, asyncpg.PostgresError) as error:
+    except STORE_ERRORS as error:
         # The type only: messages of the driver hold the address and the user.
         return CheckResult(False, f"no answer: {type(error).__name__}")
     if version != head():

@@ -35,7 +35,7 @@ from tradewatch.common.http import HttpServer
 from tradewatch.common.logging import Throttle, get_logger
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import ProductIds, ValkeySettings, duration, split_url
+from tradewatch.common.settings import HTTP, ProductIds, ValkeySettings, duration, require_url
 from tradewatch.common.stream_reader import StreamReader
 
 NAME = "health-monitor"
@@ -72,11 +72,10 @@ def _parse_dependencies(value: object) -> object:
             raise ValueError(f"{name[:40]!r} is not a dependency's name: small letters, digits and -, then =URL")
         if name in found or name in (VALKEY, BUS_COMPONENT):
             raise ValueError(f"the name {name} is {'named twice' if name in found else 'taken by the bus itself'}")
-        parts = split_url(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{name}: must be an http:// or https:// URL with a host")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError(f"{name}: must hold neither credentials nor a query")
+        try:
+            require_url(url, HTTP)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
         found[name] = url
     if len(found) > MAX_DEPENDENCIES:
         raise ValueError(f"at most {MAX_DEPENDENCIES} dependencies, got {len(found)}")

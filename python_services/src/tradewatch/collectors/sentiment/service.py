@@ -25,7 +25,7 @@ from tradewatch.common.http import Check, CheckResult, HttpServer
 from tradewatch.common.logging import Throttle, get_logger, trace
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import StreamWriterSettings, duration, split_url
+from tradewatch.common.settings import HTTP, StreamWriterSettings, duration, require_url
 from tradewatch.common.streams import Headline, Sentiment, encode, headlines_stream, sentiment_stream
 
 NAME = "sentiment-analyzer"
@@ -54,11 +54,10 @@ def _parse_feeds(value: object) -> object:
             raise ValueError(f"{name[:40]!r} is not a feed's name: small letters, digits, - and _, then =URL")
         if name in feeds:
             raise ValueError(f"the feed {name} is named twice")
-        parts = split_url(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{name}: must be an http:// or https:// URL with a host")
-        if parts.username or parts.password:
-            raise ValueError(f"{name}: must not hold credentials")
+        try:
+            require_url(url, HTTP, query=True)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
         feeds[name] = url
     if not feeds:
         raise ValueError("name at least one feed, such as coindesk=https://www.coindesk.com/arc/outboundfeeds/rss/")

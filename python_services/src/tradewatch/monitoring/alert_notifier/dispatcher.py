@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-import asyncpg
-
 from tradewatch.common import service
 from tradewatch.common.backoff import Backoff
 from tradewatch.common.logging import Throttle, get_logger
@@ -18,9 +16,8 @@ from tradewatch.monitoring.alert_notifier.metrics import NotifierMetrics
 from tradewatch.monitoring.alert_notifier.routing import Routing
 from tradewatch.monitoring.alert_notifier.sender import NotDelivered, Sender
 from tradewatch.monitoring.alert_notifier.store import Claimed
-from tradewatch.store.database import OUTAGE_ERRORS, Pool
+from tradewatch.store.database import STORE_ERRORS, Pool
 
-STORE_ERRORS = (*OUTAGE_ERRORS, asyncpg.PostgresError, asyncpg.InternalClientError)
 # What another replica, or the one before this one, stored is found by looking.
 POLL_SECONDS = 1.0
 GAUGES_SECONDS = 5.0

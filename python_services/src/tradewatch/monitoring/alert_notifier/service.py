@@ -14,11 +14,11 @@ from tradewatch.common.service import Liveness
 from tradewatch.common.settings import duration
 from tradewatch.monitoring.alert_notifier import store
 from tradewatch.monitoring.alert_notifier.direct import DirectTelling
-from tradewatch.monitoring.alert_notifier.dispatcher import STORE_ERRORS, Dispatcher, Patience
+from tradewatch.monitoring.alert_notifier.dispatcher import Dispatcher, Patience
 from tradewatch.monitoring.alert_notifier.metrics import NotifierMetrics
 from tradewatch.monitoring.alert_notifier.routing import Routing, parse_routing
 from tradewatch.monitoring.alert_notifier.webhook import Webhook
-from tradewatch.store.database import DatabaseSettings, Pool
+from tradewatch.store.database import STORE_ERRORS, DatabaseSettings, Pool
 
 NAME = "alert-notifier"
 # Some hundreds of alerts in one group: of a whole cluster in trouble.

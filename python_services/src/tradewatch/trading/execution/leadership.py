@@ -11,14 +11,12 @@ from contextlib import asynccontextmanager, suppress
 import asyncpg
 
 from tradewatch.common.logging import get_logger
-from tradewatch.store.database import OUTAGE_ERRORS, Connection, Pool
+from tradewatch.store.database import STORE_ERRORS, Connection, Pool
 
 _log = get_logger("leadership")
 
 # An arbitrary number, the same for all executors of a database.
 LOCK = 5127736019
-# The driver's InternalClientError is what is left of a connection that died in the middle of something.
-STORE_ERRORS = (*OUTAGE_ERRORS, asyncpg.PostgresError, asyncpg.InternalClientError)
 # The server notices within seconds that the lock's holder is gone, host and all.
 _KEEPALIVE = "SET tcp_keepalives_idle = 3; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
 

@@ -12,12 +12,10 @@ from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
 
-import asyncpg
-
 from tradewatch.common.backoff import Backoff
 from tradewatch.common.events import Side
 from tradewatch.common.logging import get_logger, trace
-from tradewatch.store.database import OUTAGE_ERRORS
+from tradewatch.store.database import OUTAGE_ERRORS, STORE_ERRORS
 from tradewatch.trading.contracts import OrderStatus
 from tradewatch.trading.execution.coinbase import (
     Ambiguous,
@@ -28,7 +26,7 @@ from tradewatch.trading.execution.coinbase import (
     Refused,
     Throttled,
 )
-from tradewatch.trading.execution.leadership import STORE_ERRORS, Leadership, NotActive
+from tradewatch.trading.execution.leadership import Leadership, NotActive
 from tradewatch.trading.execution.metrics import ExecutionMetrics
 from tradewatch.trading.execution.orders import (
     Accepted,
@@ -284,7 +282,7 @@ class Lifecycle:
         while True:
             try:
                 return await work()
-            except (*OUTAGE_ERRORS, asyncpg.InternalClientError) as error:
+            except OUTAGE_ERRORS as error:
                 _log.warning("the store is away", error=type(error).__name__)
                 await asyncio.sleep(backoff.next_seconds())
 

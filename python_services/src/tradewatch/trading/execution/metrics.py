@@ -1,4 +1,4 @@
-"""The metrics of execution (design section 7)."""
+"""The metrics of execution (docs/metrics.md)."""
 
 from collections.abc import Sequence
 

@@ -21,7 +21,7 @@ from tradewatch.common.settings import ProductIds, duration, http_url, split_url
 from tradewatch.store import database
 from tradewatch.trading.contracts import OrderAnswer, OrderRequest, OrderStatus
 from tradewatch.trading.execution.coinbase import Coinbase, ExchangeError, Limits
-from tradewatch.trading.execution.leadership import STORE_ERRORS, Leadership
+from tradewatch.trading.execution.leadership import Leadership
 from tradewatch.trading.execution.lifecycle import LIMIT_IOC, Lifecycle, Patience
 from tradewatch.trading.execution.metrics import ExecutionMetrics
 from tradewatch.trading.execution.orders import Reason
@@ -178,7 +178,7 @@ class TradeExecutor:
 
     def routes(self, token: SecretStr) -> list[web.RouteDef]:
         """The calls of docs/trading.md; cancel-all needs the token."""
-        outages = (*STORE_ERRORS, ExchangeError)
+        outages = (*database.STORE_ERRORS, ExchangeError)
         return [
             json_route("/v1/orders", OrderRequest, self.place, status=202, outages=outages),
             json_get("/v1/orders/{client_order_id}", self._get, outages=outages),
@@ -295,7 +295,7 @@ class TradeExecutor:
                 try:
                     async with asyncio.timeout(30.0):
                         await self._reconciler.value()
-                except (ReconcileFailed, ExchangeError, TimeoutError, *STORE_ERRORS) as error:
+                except (ReconcileFailed, ExchangeError, TimeoutError, *database.STORE_ERRORS) as error:
                     _log.warning("portfolio not valued", error=type(error).__name__)
             await asyncio.sleep(self._equity_seconds if self._reconciled_at is not None else 1.0)
 
@@ -306,7 +306,7 @@ class TradeExecutor:
                 await self._reconciler.run()
                 if self._leadership.active:
                     self._reconciled_at = time.monotonic()
-        except (ReconcileFailed, ExchangeError, TimeoutError, *STORE_ERRORS) as error:
+        except (ReconcileFailed, ExchangeError, TimeoutError, *database.STORE_ERRORS) as error:
             self._metrics.reconcile_failures.inc()
             known = isinstance(error, ReconcileFailed | ExchangeError)
             _log.warning("not reconciled", error=str(error) if known else type(error).__name__)

@@ -1,4 +1,4 @@
-"""The metrics of LLM validation (design section 7)."""
+"""The metrics of LLM validation (docs/metrics.md)."""
 
 from typing import Literal
 

@@ -9,7 +9,7 @@ from tradewatch.common.api import json_route
 from tradewatch.common.http import HttpServer
 from tradewatch.common.metrics import new_registry
 from tradewatch.common.service import Liveness
-from tradewatch.common.settings import ValkeySettings, duration, split_url
+from tradewatch.common.settings import HTTP, ValkeySettings, duration, require_url
 from tradewatch.store import database
 from tradewatch.store.database import OUTAGE_ERRORS, DatabaseSettings
 from tradewatch.trading.contracts import ValidationRequest
@@ -23,11 +23,7 @@ NAME = "llm-validator"
 
 def _base_url(value: object) -> object:
     if isinstance(value, str):
-        parts = split_url(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http:// or https:// URL with a host, such as https://api.openai.com/v1")
-        if parts.username or parts.password:
-            raise ValueError("must not hold credentials; give the key with TRADEWATCH_LLM_API_KEY_FILE")
+        require_url(value, HTTP, query=True, note=", such as https://api.openai.com/v1")
     return value
 
 

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-import asyncpg
 from valkey import exceptions
 from valkey.asyncio import Valkey
 
 from tradewatch.common import service
 from tradewatch.common.events import Side
 from tradewatch.common.logging import Throttle, get_logger, trace
-from tradewatch.store.database import OUTAGE_ERRORS
+from tradewatch.store.database import STORE_ERRORS
 from tradewatch.trading.contracts import ValidationAnswer, ValidationRequest
 from tradewatch.trading.llm import evidence as evidence_of
 from tradewatch.trading.llm import prompt
@@ -95,7 +94,7 @@ class Validator:
         while True:
             try:
                 self._metrics.budget_remaining.set(max(0, await self._tokens_left()))
-            except (*OUTAGE_ERRORS, asyncpg.PostgresError) as error:
+            except STORE_ERRORS as error:
                 held = self._throttle.admit("measure")
                 if held is not None:
                     _log.warning("the budget is not known", error=type(error).__name__, lines_held_back=held)

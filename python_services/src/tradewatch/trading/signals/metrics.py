@@ -1,4 +1,4 @@
-"""The metrics of signal-generator (design section 7)."""
+"""The metrics of signal-generator (docs/metrics.md)."""
 
 from enum import StrEnum
 

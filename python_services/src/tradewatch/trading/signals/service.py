@@ -27,7 +27,7 @@ from tradewatch.trading.signals.metrics import SignalMetrics, Suppression
 from tradewatch.trading.signals.model import ArtifactError, Prediction
 from tradewatch.trading.signals.settings import SignalGeneratorSettings
 from tradewatch.trading.signals.store import SignalStore, StoredModel
-from tradewatch.trading.signals.trainer import STORE_ERRORS, Trainer
+from tradewatch.trading.signals.trainer import Trainer
 
 NAME = "signal-generator"
 BLOCK_SECONDS = 1.0
@@ -131,7 +131,7 @@ class SignalGenerator:
             try:
                 await self._recall_model()
                 await self._recall_rows_and_signals()
-            except (*STORE_ERRORS, exceptions.ValkeyError) as error:
+            except (*database.STORE_ERRORS, exceptions.ValkeyError) as error:
                 name = type(error).__name__
                 held = self._throttle.admit(f"recall:{name}")
                 if held is not None:
@@ -325,7 +325,7 @@ class SignalGenerator:
         batch = [self._pending[index] for index in range(min(FLUSH_ROWS, len(self._pending)))]
         try:
             await self._store.add_rows(batch)
-        except STORE_ERRORS as error:
+        except database.STORE_ERRORS as error:
             self._store_ok = False
             name = type(error).__name__
             held = self._throttle.admit(f"rows:{name}")
@@ -344,7 +344,7 @@ class SignalGenerator:
         before = datetime.now(UTC) - timedelta(seconds=self._settings.row_retention_seconds)
         try:
             await self._store.prune(self._settings.products, before)
-        except STORE_ERRORS as error:
+        except database.STORE_ERRORS as error:
             _log.warning("old rows not deleted", error=type(error).__name__)
 
     async def _keep_training(self) -> None:

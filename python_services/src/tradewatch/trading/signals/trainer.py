@@ -5,10 +5,8 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-import asyncpg
-
 from tradewatch.common.logging import get_logger
-from tradewatch.store.database import OUTAGE_ERRORS
+from tradewatch.store.database import STORE_ERRORS
 from tradewatch.trading.signals import metrics, training
 from tradewatch.trading.signals.features import FeatureRow
 from tradewatch.trading.signals.metrics import SignalMetrics
@@ -18,7 +16,6 @@ from tradewatch.trading.signals.store import SignalStore, StoredModel
 # How soon it is tried again where there was too little history or no store.
 RETRY_SECONDS = 30.0
 _TOO_EARLY = (metrics.Training.TOO_FEW_ROWS, metrics.Training.TOO_FEW_BLOCKS)
-STORE_ERRORS = (*OUTAGE_ERRORS, asyncpg.PostgresError)
 
 _log = get_logger("trainer")
 
