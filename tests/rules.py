@@ -40,6 +40,7 @@ EXPORTERS = {
     "etcd_": "etcd",
     "grafana_": "Grafana",
     "grpc_": "etcd",
+    "k3s_": "k3s",
     "kube_": "kube-state-metrics",
     "kubelet_": "kubelet",
     "logentry_": "Promtail",
