@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tradewatch.metrics_doc import AREAS
 from tradewatch.monitoring.anomaly_detector.series import DEFAULT_SERIES
 
 from lab.bundle import golang
@@ -91,6 +92,24 @@ def test_every_alert_is_seen_to_fire_and_to_stay_silent() -> None:
 
 def test_every_metric_is_exported() -> None:
     assert not list(rules.metric_problems(FOLDER.rules, METRICS))
+
+
+def test_every_bucket_that_a_rule_names_is_one_of_its_histogram() -> None:
+    """Of a bound that is none there is no series: the objective would count nothing, or everything."""
+    bounds = {
+        f"{metric.name}_bucket": {str(float(bound)) for bound in metric.buckets}
+        for area in AREAS
+        for metric in area.metrics
+    }
+    named = {
+        (found.metric, value)
+        for rule in FOLDER.rules
+        for found in rules.selectors(rule.expr)
+        for label, _, value in found.matchers
+        if label == "le"
+    }
+    assert ("pipeline_signal_to_order_duration_seconds_bucket", "10.0") in named
+    assert not [(metric, value) for metric, value in named if value not in bounds[metric]]
 
 
 def test_the_anomaly_detector_asks_for_what_is_exported() -> None:
