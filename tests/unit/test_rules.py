@@ -286,6 +286,8 @@ def test_a_wrong_expectation_is_red(tmp_path: Path) -> None:
         ("product:lag_seconds:max", "lag_seconds_max", "area: lag_seconds_max is not level:metric:operation"),
         ("severity: warning", "severity: bad", "LagHigh: severity is none of critical, warning, info"),
         (", team: data", "", "LagHigh: team is none of data, devops, management, trading"),
+        ("team: data", "team: '{{ if 1 }}data{{ else }}dta{{ end }}'", "LagHigh: team is none of data, devops"),
+        ("team: data", "team: '{{ $labels.team }}'", "LagHigh: team is none of data, devops, management, trading"),
         ("A lag is high", "'{{ $value }}'", "LagHigh: the summary is not static"),
         ("summary: A lag is high", "note: A lag is high", "LagHigh: no summary"),
         ("          description:", "          note:", "LagHigh: no description"),
@@ -372,5 +374,11 @@ def test_documented_labels() -> None:
     assert "wait_seconds" not in found
 
 
-def test_the_index_names_every_alert(tmp_path: Path) -> None:
-    assert "| [LagHigh](LagHigh.md) | area | warning | data | A lag is high |" in rules.index(made(tmp_path).alerts)
+@pytest.mark.parametrize(
+    ("team", "named"),
+    [("data", "data"), ("'{{ if eq $labels.kind `x` }}trading{{ else }}data{{ end }}'", "trading, data")],
+)
+def test_the_index_names_every_alert(tmp_path: Path, team: str, named: str) -> None:
+    folder = made(tmp_path, rule=RULE.replace("team: data", f"team: {team}"))
+    assert not [problem for problem in problems(folder) if "team" in problem]
+    assert f"| [LagHigh](LagHigh.md) | area | warning | {named} | A lag is high |" in rules.index(folder.alerts)
