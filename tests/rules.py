@@ -40,6 +40,7 @@ EXPORTERS = {
     "etcd_": "etcd",
     "grafana_": "Grafana",
     "grpc_": "etcd",
+    "k3s_": "k3s",
     "kube_": "kube-state-metrics",
     "kubelet_": "kubelet",
     "logentry_": "Promtail",
@@ -281,11 +282,16 @@ def naming_problems(rules: list[Rule]) -> Iterator[str]:
     yield from (f"the alert {name} is there {count} times" for name, count in counted.items() if count > 1)
 
 
+def teams(alert: Rule) -> list[str]:
+    """The teams that an alert is told to: its label's, or those that the label's template chooses from."""
+    return re.sub(r"\{\{.*?\}\}", " ", alert.labels.get("team", "")).split()
+
+
 def statement_problems(alert: Rule) -> Iterator[str]:
     """What an alert's labels and annotations lack."""
     if alert.labels.get("severity") not in SEVERITIES:
         yield f"{alert.name}: severity is none of {', '.join(SEVERITIES)}"
-    if alert.labels.get("team") not in TEAMS:
+    if not teams(alert) or not TEAMS.issuperset(teams(alert)):
         yield f"{alert.name}: team is none of {', '.join(sorted(TEAMS))}"
     summary = alert.annotations.get("summary", "")
     if not summary.strip():
@@ -421,7 +427,7 @@ def index(alerts: list[Rule]) -> str:
         "|---|---|---|---|---|",
     ]
     for alert in rows:
-        stated = alert.labels["severity"], alert.labels["team"], alert.annotations["summary"]
+        stated = alert.labels["severity"], ", ".join(teams(alert)), alert.annotations["summary"]
         lines.append(f"| [{alert.name}]({alert.name}.md) | {alert.area} | {' | '.join(stated)} |")
     return "\n".join(lines) + "\n"
 

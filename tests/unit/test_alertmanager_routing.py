@@ -19,6 +19,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
+from tradewatch.monitoring.anomaly_detector.series import DEFAULT_SERIES
 
 from lab.bundle import oci, parts
 from tests.commands import REPOSITORY
@@ -99,11 +100,26 @@ def test_a_broken_configuration_is_refused(programs: Path, configuration: Path) 
     ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else value,
 )
 def test_alerts_go_to_their_team(programs: Path, configuration: Path, labels: dict[str, str], receiver: str) -> None:
+    assert_receiver(programs, configuration, labels, receiver)
+
+
+def assert_receiver(programs: Path, configuration: Path, labels: dict[str, str], receiver: str) -> None:
     pairs = [f"{name}={value}" for name, value in labels.items()]
     tested = amtool(
         programs, "config", "routes", "test", f"--config.file={configuration}", f"--verify.receivers={receiver}", *pairs
     )
     assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_an_anomaly_goes_to_the_team_of_its_group(programs: Path, configuration: Path) -> None:
+    """Its team is a template of the rule; its promtool tests say what comes of it."""
+    cases = [case for case in RuleFolder(REPOSITORY / "files/rules").cases if case.alertname == "AnomalyDetected"]
+    told = {one["exp_labels"]["group"]: one["exp_labels"] for case in cases for one in case.expected}
+    trading = {query.group for query in DEFAULT_SERIES} - {"market_data", "bus"}
+    assert trading <= told.keys()
+    for group, labels in told.items():
+        receiver = "trading" if group in trading else "data"
+        assert_receiver(programs, configuration, {"alertname": "AnomalyDetected", **labels}, receiver)
 
 
 def test_the_dead_man_s_switch_is_told_at_every_interval(configuration: Path) -> None:

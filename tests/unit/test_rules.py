@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tradewatch.metrics_doc import AREAS
 from tradewatch.monitoring.anomaly_detector.series import DEFAULT_SERIES
 
 from lab.bundle import golang
@@ -91,6 +92,24 @@ def test_every_alert_is_seen_to_fire_and_to_stay_silent() -> None:
 
 def test_every_metric_is_exported() -> None:
     assert not list(rules.metric_problems(FOLDER.rules, METRICS))
+
+
+def test_every_bucket_that_a_rule_names_is_one_of_its_histogram() -> None:
+    """Of a bound that is none there is no series: the objective would count nothing, or everything."""
+    bounds = {
+        f"{metric.name}_bucket": {str(float(bound)) for bound in metric.buckets}
+        for area in AREAS
+        for metric in area.metrics
+    }
+    named = {
+        (found.metric, value)
+        for rule in FOLDER.rules
+        for found in rules.selectors(rule.expr)
+        for label, _, value in found.matchers
+        if label == "le"
+    }
+    assert ("pipeline_signal_to_order_duration_seconds_bucket", "10.0") in named
+    assert not [(metric, value) for metric, value in named if value not in bounds[metric]]
 
 
 def test_the_anomaly_detector_asks_for_what_is_exported() -> None:
@@ -267,6 +286,8 @@ def test_a_wrong_expectation_is_red(tmp_path: Path) -> None:
         ("product:lag_seconds:max", "lag_seconds_max", "area: lag_seconds_max is not level:metric:operation"),
         ("severity: warning", "severity: bad", "LagHigh: severity is none of critical, warning, info"),
         (", team: data", "", "LagHigh: team is none of data, devops, management, trading"),
+        ("team: data", "team: '{{ if 1 }}data{{ else }}dta{{ end }}'", "LagHigh: team is none of data, devops"),
+        ("team: data", "team: '{{ $labels.team }}'", "LagHigh: team is none of data, devops, management, trading"),
         ("A lag is high", "'{{ $value }}'", "LagHigh: the summary is not static"),
         ("summary: A lag is high", "note: A lag is high", "LagHigh: no summary"),
         ("          description:", "          note:", "LagHigh: no description"),
@@ -353,5 +374,11 @@ def test_documented_labels() -> None:
     assert "wait_seconds" not in found
 
 
-def test_the_index_names_every_alert(tmp_path: Path) -> None:
-    assert "| [LagHigh](LagHigh.md) | area | warning | data | A lag is high |" in rules.index(made(tmp_path).alerts)
+@pytest.mark.parametrize(
+    ("team", "named"),
+    [("data", "data"), ("'{{ if eq $labels.kind `x` }}trading{{ else }}data{{ end }}'", "trading, data")],
+)
+def test_the_index_names_every_alert(tmp_path: Path, team: str, named: str) -> None:
+    folder = made(tmp_path, rule=RULE.replace("team: data", f"team: {team}"))
+    assert not [problem for problem in problems(folder) if "team" in problem]
+    assert f"| [LagHigh](LagHigh.md) | area | warning | {named} | A lag is high |" in rules.index(folder.alerts)
