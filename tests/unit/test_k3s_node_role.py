@@ -1,4 +1,4 @@
-"""What the role k3s_node decides with expressions: when a restarted node is back."""
+"""What the role k3s_node decides with expressions: when a restarted node is back, and which diffs it shows."""
 
 from __future__ import annotations
 
@@ -69,3 +69,23 @@ def test_a_unit_is_up_when_another_than_before_runs(
     repository: Path, state: dict[str, str], before: dict[str, str], up: bool
 ) -> None:
     assert conditions(repository, "Wait for the unit", __k3s_node_state={"status": state}, **before) == up
+
+
+@pytest.mark.parametrize(
+    ("config", "secret"),
+    [
+        ({}, False),
+        ({"kubelet-arg": ["max-pods=97"], "etcd-snapshot-retention": 5}, False),
+        ({"etcd-s3-access-key": "AK"}, True),
+        ({"etcd-s3-secret-key": "sk"}, True),
+        ({"agent-token": "t"}, True),
+        ({"kube-apiserver-arg": ["a=b", "Password=p"]}, True),
+        ({"datastore-endpoint": "postgres://user:word@192.0.2.9/k3s"}, True),
+    ],
+)
+def test_no_diff_shows_a_configuration_with_a_secret(repository: Path, config: dict[str, Any], secret: bool) -> None:
+    variables, templar = role(repository, "vars/main.yml", {"k3s_node_extra_config": config})
+    assert templar.template(variables["_k3s_node_config_is_secret"]) is secret
+    tasks, _ = role(repository, "tasks/present.yml", {})
+    [task] = [task for task in tasks if task["name"] == "Write the configuration"]
+    assert task["diff"] == "{{ not _k3s_node_config_is_secret }}"
