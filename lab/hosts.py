@@ -206,7 +206,8 @@ def _wait_running(lab: Lab, host: str) -> None:
     state = ""
     while time.monotonic() < deadline:
         try:
-            state = run(["podman", "exec", name, "systemctl", "is-system-running", "--wait"]).strip()
+            # Without --wait, which has no bound of its own: a start job may hang.
+            state = run(["podman", "exec", name, "systemctl", "is-system-running"]).strip()
         except LabError as error:
             state = str(error).splitlines()[-1]
         if state == "running":
@@ -215,10 +216,15 @@ def _wait_running(lab: Lab, host: str) -> None:
             break
         time.sleep(0.5)
     try:
-        failed = run(["podman", "exec", name, "systemctl", "--failed", "--no-legend"])
+        failed, jobs = (
+            run(["podman", "exec", name, "systemctl", what, "--no-legend"]) for what in ("--failed", "list-jobs")
+        )
     except LabError as error:
-        failed = str(error)
-    raise LabError(f"host {host} is {state!r}, not running; failed units: {failed.strip() or 'none'}")
+        failed, jobs = str(error), ""
+    raise LabError(
+        f"host {host} is {state!r}, not running; failed units: {failed.strip() or 'none'}; "
+        f"unfinished jobs: {jobs.strip() or 'none'}"
+    )
 
 
 def _wait_answering(host: str, address: str) -> None:
