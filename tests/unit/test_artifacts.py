@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ def row(**values: Any) -> Artifact:
 def fake_lab(folder: Path, body: str) -> Path:
     """A repository whose ``python -m lab`` is ``body``."""
     (folder / "lab").mkdir(parents=True, exist_ok=True)
+    # A package, not a namespace: otherwise the real one is taken where PYTHONPATH names it.
+    (folder / "lab" / "__init__.py").touch()
     (folder / "lab" / "__main__.py").write_text(body)
     return folder
 
@@ -233,6 +236,41 @@ def test_download_without_checksum_is_no_source(cache: Path, upstream: tuple[Pat
     (upstream[0] / "k3s").write_bytes(CONTENT)
     (problem,) = resolve(cache, row(upstream={"url": f"{upstream[1]}/k3s"}), "upstream")[2]
     assert "has neither sha256 nor checksum_url in the table" in problem.what
+
+
+class BreakingHandler(QuietHandler):
+    """Ends an answer otherwise than HTTP asks for, as its path says."""
+
+    def do_GET(self) -> None:
+        if "status" in self.path:
+            self.wfile.write(b"nonsense\r\n\r\n")
+            return
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"ffff\r\nshort")
+        if "silence" in self.path:
+            time.sleep(4)
+
+
+@pytest.fixture
+def breaking() -> Iterator[str]:
+    """The address of a server that breaks off."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), BreakingHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("how", ["status", "chunk", "chunk-silence"])
+def test_an_answer_that_breaks_off_is_one_problem(cache: Path, breaking: str, how: str) -> None:
+    url = f"{breaking}/{how}"
+    for given in ({"url": url, "sha256": SHA256}, {"url": url, "checksum_url": url}):
+        (problem,) = resolve(cache, row(upstream=given), "upstream")[2]
+        assert f"upstream ({url}: " in problem.what
+    (problem,) = check(cache, row(upstream={"url": url, "checksum_url": url}), "upstream")
+    assert f"upstream ({url}: " in problem.what
+    assert not list(cache.iterdir())
 
 
 @pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo is not installed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import shutil
 import subprocess
 import urllib.error
@@ -17,6 +18,8 @@ from .model import Answer, Artifact, Found, RefusedError, SourceError, Upstream,
 _IMAGE_TIMEOUT_SECONDS = 600
 # What preflight asks of the hosts (preflight_machine), by Go's name; the table's addresses are of it too.
 _ARCHITECTURE = "amd64"
+# What a connection may end in, before the answer or within it.
+_BROKEN_OFF = (OSError, http.client.HTTPException)
 
 
 class UpstreamSource:
@@ -78,7 +81,7 @@ class UpstreamSource:
         try:
             with self._open(upstream.url, "GET") as answer, partial.open("wb") as file:
                 shutil.copyfileobj(answer, file, 1024 * 1024)
-        except OSError as error:
+        except _BROKEN_OFF as error:
             raise SourceError(f"{upstream.url}: {error}") from error
         return expect(partial, expected, said_by, shown=upstream.url)
 
@@ -87,8 +90,11 @@ class UpstreamSource:
             return upstream.sha256, "the table"
         if not upstream.checksum_url:
             raise SourceError(f"{upstream.url} has neither sha256 nor checksum_url in the table")
-        with self._open(upstream.checksum_url, "GET") as answer:
-            text = answer.read().decode("utf-8", "replace")
+        try:
+            with self._open(upstream.checksum_url, "GET") as answer:
+                text = answer.read().decode("utf-8", "replace")
+        except _BROKEN_OFF as error:
+            raise SourceError(f"{upstream.checksum_url}: {error}") from error
         return published(text, unquote(urlsplit(upstream.url).path).rsplit("/", 1)[-1]), upstream.checksum_url
 
     def _open(self, url: str, method: str) -> urllib.request._UrlopenRet:
@@ -101,7 +107,7 @@ class UpstreamSource:
             raise SourceError(f"HTTP {error.code} from {url}") from error
         except urllib.error.URLError as error:
             raise SourceError(f"{url}: {error.reason}") from error
-        except (OSError, ValueError) as error:
+        except (*_BROKEN_OFF, ValueError) as error:
             raise SourceError(f"{url}: {error}") from error
 
     def _copy_image(self, artifact: Artifact, image: str, partial: Path) -> str:
