@@ -24,6 +24,7 @@ from tradewatch_artifacts import archives
 from tradewatch_artifacts.checksums import published
 from tradewatch_artifacts.model import Artifact, Problem, RefusedError, SourceError, artifact_from
 from tradewatch_artifacts.resolve import make_resolver
+from tradewatch_preflight.tables import check_artifacts
 
 CONTENT = b"a binary"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -291,6 +292,49 @@ def test_an_image_is_of_the_hosts_platform(cache: Path, tmp_path: Path, monkeypa
     check(cache, artifact, "upstream")
     calls = Path(f"{skopeo}.log").read_text().splitlines()
     assert [call.split()[:2] for call in calls] == [["--override-os=linux", "--override-arch=amd64"]] * 2
+
+
+SKOPEO = """#!/bin/sh
+echo "$@" >>"$0.log"
+case "$*" in
+  *" inspect "*) printf '{\\r\\n}' ;;
+  *" copy "*) for target; do :; done; rest="${target#docker-archive:}"; cp "$0.tar" "${rest%%:*}" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("given", ["docker.io/valkey/valkey:8", "docker.io/valkey/valkey:8@sha256:" + "1" * 64])
+def test_an_image_is_fetched_by_digest_and_the_run_says_by_which(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    skopeo = tmp_path / "skopeo"
+    skopeo.write_text(SKOPEO)
+    skopeo.chmod(0o755)
+    archive(tmp_path / "skopeo.tar", {"manifest.json": [{"RepoTags": ["docker.io/valkey/valkey:8"]}]})
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    artifact = row(kind="image", upstream={"image": f"docker://{given}"})
+    fact, line, problems = resolve(cache, artifact, "cache", "upstream")
+    assert not problems
+    digest = "1" * 64 if "@" in given else hashlib.sha256(b"{\r\n}").hexdigest()
+    assert json.loads((cache / "k3s.origin.json").read_text())["fetched"].endswith(f"valkey:8@sha256:{digest}")
+    *_, copy = Path(f"{skopeo}.log").read_text().splitlines()
+    assert f" docker://docker.io/valkey/valkey@sha256:{digest} " in copy
+    assert copy.endswith(":docker.io/valkey/valkey:8")
+    assert line.startswith(f"k3s v1: upstream (docker://docker.io/valkey/valkey:8@sha256:{digest}, sha256 ")
+    assert (fact["image"], fact["source"]) == ("docker.io/valkey/valkey:8", "upstream")
+    assert resolve(cache, artifact, "cache", "upstream")[0]["source"] == "cache", "the table still says the same"
+
+
+@pytest.mark.parametrize("key", ["sha256", "checksum_url", "url"])
+def test_what_is_not_compared_with_an_image_is_refused(key: str) -> None:
+    upstream = {"image": "docker://docker.io/valkey/valkey:8", key: "a" * 64}
+    entry = {"name": "valkey", "kind": "image", "version": "8", "file": "valkey.tar", "node_roles": []}
+    assert [problem.line for problem in check_artifacts([{**entry, "upstream": upstream}])[1]] == [
+        "artifact valkey: upstream has keys that do not belong together; "
+        "give image (docker://NAME@sha256:DIGEST to pin it), or url with checksum_url or sha256"
+    ]
+    del upstream[key]
+    assert not check_artifacts([{**entry, "upstream": upstream}])[1]
 
 
 # The bundle
