@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from lab import hosts, machine, paths, playbooks, secrets, table, up
+from lab import hosts, machine, paths, playbooks, secrets, subnets, table, up
 from lab.bundle import parts
 from lab.steps import LabError, digest
 
@@ -42,8 +42,22 @@ def test_the_first_free_subnet_is_taken(monkeypatch: pytest.MonkeyPatch) -> None
     assert lab.gateway == "10.213.3.1"
 
 
+@pytest.mark.parametrize(
+    ("taken", "subnet"),
+    [
+        # A VPN's.
+        (["0.0.0.0/1", "128.0.0.0/1"], "10.213.0.0/24"),
+        (["10.0.0.0/8"], "172.29.0.0/24"),
+        (["10.0.0.0/8", "172.16.0.0/12", "fd00::/8"], "192.168.213.0/24"),
+        (["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"], None),
+    ],
+)
+def test_a_routed_block_is_left_for_the_next(taken: list[str], subnet: str | None) -> None:
+    assert subnets.free(taken) == subnet
+
+
 def test_no_free_subnet_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "_taken_networks", lambda: ["10.0.0.0/8"])
+    monkeypatch.setattr(hosts, "_taken_networks", lambda: ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"])
     with pytest.raises(LabError, match="no free subnet"):
         hosts._network(None)
 
