@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lab import kernel, paths
+from lab import kernel, machine, paths, subnets
 from lab.image import host_image
 from lab.steps import LabError, run, say, step
 
@@ -22,8 +22,6 @@ LABEL_DIR = "tradewatch.lab.dir"
 BOOT_TIMEOUT_SECONDS = 60.0
 FIRST_HOST = 11
 SSH_PORT = 22
-# Small private ranges that home and office networks rarely use; the first free one is taken.
-SUBNETS = [f"10.{second}.{third}.0/24" for second in (213, 214) for third in range(0, 250)]
 # Four kubelets share one kernel: Debian's 128 inotify instances are too few.
 INOTIFY_INSTANCES = 8192
 VOLUMES = ("/var/lib/rancher", "/var/lib/kubelet", "/var/lib/containerd", "/var/lib/etcd", "/var/log")
@@ -161,21 +159,16 @@ def _network(known: Lab | None) -> Lab:
         return known
     # Containers of a lost network cannot start again, and a network without its lab.json is the rest of a dead lab.
     _remove(name)
-    taken = [ipaddress.ip_network(text) for text in _taken_networks()]
-    for text in SUBNETS:
-        subnet = ipaddress.ip_network(text)
-        if not any(subnet.overlaps(other) for other in taken if other.version == 4 and other.prefixlen > 0):
-            break
-    else:
-        raise LabError(f"no free subnet for the lab among {SUBNETS[0]} ... {SUBNETS[-1]}; remove an unused network")
-    gateway = str(subnet.network_address + 1)
+    text = subnets.free(_taken_networks())
+    if text is None:
+        raise LabError(f"{machine.NO_SUBNET}, or remove an unused network of podman's")
+    gateway = str(ipaddress.ip_network(text).network_address + 1)
     run(["podman", "network", "create", "--subnet", text, "--gateway", gateway, *_labels(), name])
     return Lab(name, name, text, gateway, {})
 
 
 def _taken_networks() -> list[str]:
-    routes = json.loads(run(["ip", "-json", "-4", "route", "show", "table", "all"]))
-    found = [row["dst"] for row in routes if "/" in row.get("dst", "")]
+    found = subnets.routed()
     for network in json.loads(run(["podman", "network", "ls", "--format", "json"])):
         found += [subnet["subnet"] for subnet in network.get("subnets", [])]
     return found
@@ -206,7 +199,8 @@ def _wait_running(lab: Lab, host: str) -> None:
     state = ""
     while time.monotonic() < deadline:
         try:
-            state = run(["podman", "exec", name, "systemctl", "is-system-running", "--wait"]).strip()
+            # Without --wait, which has no bound of its own: a start job may hang.
+            state = run(["podman", "exec", name, "systemctl", "is-system-running"]).strip()
         except LabError as error:
             state = str(error).splitlines()[-1]
         if state == "running":
@@ -215,10 +209,15 @@ def _wait_running(lab: Lab, host: str) -> None:
             break
         time.sleep(0.5)
     try:
-        failed = run(["podman", "exec", name, "systemctl", "--failed", "--no-legend"])
+        failed, jobs = (
+            run(["podman", "exec", name, "systemctl", what, "--no-legend"]) for what in ("--failed", "list-jobs")
+        )
     except LabError as error:
-        failed = str(error)
-    raise LabError(f"host {host} is {state!r}, not running; failed units: {failed.strip() or 'none'}")
+        failed, jobs = str(error), ""
+    raise LabError(
+        f"host {host} is {state!r}, not running; failed units: {failed.strip() or 'none'}; "
+        f"unfinished jobs: {jobs.strip() or 'none'}"
+    )
 
 
 def _wait_answering(host: str, address: str) -> None:

@@ -14,13 +14,19 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lab import paths
+from lab import paths, subnets
 
 MINIMUM_MEMORY_GIB = 8.0
 MINIMUM_DISK_GIB = 20.0
 # For a lab that stands, what new versions of its images take; and for the building of one image.
 MINIMUM_DISK_SMALL_GIB = 5.0
 MINIMUM_PYTHON = (3, 11)
+# Where podman keeps images and the hosts' volumes before it is there to be asked.
+STORAGE = Path("/var/lib/containers/storage")
+NO_SUBNET = (
+    f"no free subnet among {subnets.CANDIDATES[0]} ... {subnets.CANDIDATES[-1]}: routes lead to all of them; "
+    "end the VPN that has them"
+)
 # Debian's packages that the lab runs on the machine itself: the program, and the package that has it.
 PROGRAMS = {
     "podman": "podman",
@@ -66,6 +72,25 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if os.path.exists(folder))
 
 
+def _filesystem(place: Path) -> tuple[int, float]:
+    """The device that a folder is on, and its free GiB."""
+    return os.stat(place).st_dev, shutil.disk_usage(place).free / 1024**3
+
+
+def _storage() -> list[Path]:
+    """Where podman keeps images and volumes."""
+    command = ["podman", "info", "--format", "{{.Store.GraphRoot}}\n{{.Store.VolumePath}}"]
+    if os.geteuid() != 0 or shutil.which("podman") is None:
+        return [STORAGE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [Path(line) for line in done.stdout.splitlines() if line] or [STORAGE]
+
+
+def _subnet_free() -> bool:
+    # Where it cannot be asked yet, the lab finds out when it makes its network.
+    return shutil.which("ip") is None or subnets.free(subnets.routed()) is not None
+
+
 def _can_unshare() -> bool:
     command = ["unshare", "--mount", "--pid", "--net", "--fork", "true"]
     return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
@@ -77,9 +102,11 @@ def obstacles(
     uid: int | None = None,
     memory_gib: float | None = None,
     disk_gib: float | None = None,
+    storage: Callable[[], list[Path]] = _storage,
     architecture: str | None = None,
     namespaces: Callable[[], bool] = _can_unshare,
     packages: Callable[[], list[str]] = missing_packages,
+    subnet_free: Callable[[], bool] = _subnet_free,
 ) -> list[str]:
     """What keeps this machine from hosting the lab, a line each; empty when nothing does.
 
@@ -104,11 +131,16 @@ def obstacles(
     memory = _memory_gib() if memory_gib is None else memory_gib
     if memory < MINIMUM_MEMORY_GIB and not stands and work == "lab":
         found.append(f"{memory:.1f} GiB of memory available, {MINIMUM_MEMORY_GIB:.0f} GiB needed; free some")
-    place = _existing(paths.cache_dir())
-    disk = shutil.disk_usage(place).free / 1024**3 if disk_gib is None else disk_gib
     needed = MINIMUM_DISK_SMALL_GIB if stands or work == "image" else MINIMUM_DISK_GIB
-    if disk < needed:
-        found.append(f"{disk:.1f} GiB of disk free below {place}, {needed:.0f} GiB needed; free some")
+    measured = set()
+    for place in (_existing(folder) for folder in (paths.cache_dir(), *storage())):
+        device, free = _filesystem(place)
+        disk = free if disk_gib is None else disk_gib
+        if disk < needed and device not in measured:
+            found.append(f"{disk:.1f} GiB of disk free below {place}, {needed:.0f} GiB needed; free some")
+        measured.add(device)
+    if work == "lab" and not stands and not subnet_free():
+        found.append(NO_SUBNET)
     missing = packages()
     if missing and shutil.which("apt-get") is None:
         found.append(f"not installed and no apt-get to do it: {' '.join(missing)}; install them")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lab.k3s_standin import tokens
+
 POLL_SECONDS = 1.0
 COMMAND_SECONDS = 180
 T = TypeVar("T")
@@ -94,6 +96,15 @@ class Cluster:
             return self.ready(host) and bool(self.configz(host))
         except AssertionError:
             return False
+
+
+def join_secrets(password: str) -> dict[str, str]:
+    """What joins nodes, by its name: the token's password, and what the stand-in derives from it for kubeadm."""
+    return {
+        "the token": password,
+        "the bootstrap token's secret": tokens.bootstrap(password)[1],
+        "the certificate key": tokens.certificate_key(password),
+    }
 
 
 def run_kubectl(lab: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -24,6 +24,8 @@ API = "kubeadm.k8s.io/v1beta4"
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 # We start every component ourselves and bring CoreDNS and kube-proxy; k3s marks its servers in its own way.
 _INIT_SKIP = ["preflight", "addon", "mark-control-plane", "show-join-command"]
+# Its output goes to the journal, and from there to Loki: kubeadm would print there what joins nodes and servers.
+_SILENT = ("--skip-token-print", "--skip-certificate-key-print")
 _JOIN_SKIP = ["preflight", "check-etcd", "etcd-join", "control-plane-join/mark-control-plane"]
 _MOUNT = f'mount --bind "$0" {ETC} && exec "$@"'
 
@@ -109,7 +111,7 @@ async def init(config: Config, node_ip: str, sans: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="standin-", dir=paths.RUN) as folder:
         file = Path(folder) / "kubeadm.json"
         _write(file, init_documents(config, node_ip, payload.about().version.partition("+")[0], sans))
-        await _kubeadm("init", "--upload-certs", "--config", str(file))
+        await _kubeadm("init", "--upload-certs", *_SILENT, "--config", str(file))
 
 
 async def join(config: Config, node_ip: str, cluster: Cluster) -> None:

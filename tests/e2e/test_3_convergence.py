@@ -5,6 +5,13 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
+from pathlib import Path
+
+import yaml
+
+from tests.commands import REPOSITORY
 from tests.e2e.test_2_scaling import NAMESPACE
 from tests.lab_under_test import LabUnderTest
 
@@ -21,6 +28,31 @@ ADDED = {
     "Keep the certificate",
     "Apply node-exporter",
 }
+
+# In the order in which they are restarted.
+AGENTS = ["collectors-1", "trading-1", "analytics-1"]
+OVERRIDES = REPOSITORY / "inventory/lab/group_vars/all/overrides.yml"
+
+
+def agents_with(folder: Path, argument: str, **variables: int) -> list[str]:
+    """The lab's inventory, with one more argument for the agents' kubelets."""
+    config = yaml.safe_load(OVERRIDES.read_text())["k3s_node_extra_config"]
+    wanted = {**config, "kubelet-arg": [*config["kubelet-arg"], argument]}
+    file = folder / "group_vars/k3s_agent.yml"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"k3s_node_extra_config": wanted, **variables}))
+    (folder / "hosts.yml").write_text("k3s_agent:\n")
+    return ["-i", "inventory/lab", "-i", str(folder / "hosts.yml")]
+
+
+def shown(lab: LabUnderTest, host: str, name: str) -> str:
+    """A property of the agent's unit."""
+    return lab.ssh(host, f"systemctl show k3s-agent --timestamp=us+utc --property={name} --value").strip()
+
+
+def moment(lab: LabUnderTest, host: str, name: str) -> datetime:
+    """A property that is a time."""
+    return datetime.strptime(shown(lab, host, name), "%a %Y-%m-%d %H:%M:%S.%f UTC")
 
 
 def test_what_was_changed_by_hand_is_put_back_and_what_was_added_goes(lab: LabUnderTest) -> None:
@@ -40,6 +72,28 @@ def test_what_was_changed_by_hand_is_put_back_and_what_was_added_goes(lab: LabUn
     assert lab.get("deployment", deployment, "-n", "crypto-collectors")["status"]["readyReplicas"] == 1
     assert "by hand" not in lab.ssh("analytics-1", "cat /etc/rancher/k3s/config.yaml")
     assert NAMESPACE not in lab.kubectl("get", "namespaces", "--output", "name")
+
+
+def test_agents_are_restarted_one_at_a_time_until_one_does_not_come_back(lab: LabUnderTest, tmp_path: Path) -> None:
+    first, *others = AGENTS
+    before = [shown(lab, host, "InvocationID") for host in others]
+    broken = agents_with(tmp_path / "broken", "no-such-flag=1", k3s_node_start_timeout_seconds=10)
+    harmless = agents_with(tmp_path / "harmless", "max-pods=97")
+    try:
+        play = lab.play(*broken, "playbooks/cluster.yml", code=2)
+        assert f"k3s-agent on {first} was not ready within 10 s" in play.output
+        assert "no-such-flag" in play.output, "the end of its journal"
+        assert [shown(lab, host, "InvocationID") for host in others] == before
+
+        play = lab.play(*harmless, "playbooks/cluster.yml")
+        assert play.changed_tasks() == {"Write the configuration", "Restart k3s"}
+        assert {host for host, count in play.changed.items() if count} == set(AGENTS)
+        for earlier, later in zip(AGENTS, others, strict=False):
+            assert moment(lab, earlier, "ActiveEnterTimestamp") < moment(lab, later, "ActiveExitTimestamp")
+        cluster = lab.cluster()
+        assert [cluster.configz(lab.host(host))["maxPods"] for host in AGENTS] == [97] * 3
+    finally:
+        lab.play("playbooks/cluster.yml")
 
 
 def test_check_on_a_converged_cluster_reports_nothing(lab: LabUnderTest) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.machines import Cluster, Host, wait
+from tests.machines import Cluster, Host, join_secrets, wait
 
 SERVER = "/var/lib/rancher/k3s/server"
 UNIT = "k3s-contract-wrong-token"
@@ -24,6 +24,14 @@ def test_token_names_the_ca_and_is_readable_by_root_only(server: Host, name: str
     assert match
     ca = server.run(f"cat {SERVER}/tls/server-ca.crt")
     assert match[1] == hashlib.sha256(ca.encode()).hexdigest()
+
+
+def test_what_joins_nodes_is_in_no_journal(cluster: Cluster, server: Host) -> None:
+    password = server.run(f"cat {SERVER}/token").strip().rpartition(":")[2]
+    for host in cluster.hosts:
+        journal = host.run("journalctl --no-pager --output cat")
+        for name, secret in join_secrets(password).items():
+            assert secret not in journal, f"{name} stands in the journal of {host.name}"
 
 
 def test_admin_kubeconfig_is_for_root_and_points_at_this_server(server: Host) -> None:

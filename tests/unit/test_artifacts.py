@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tradewatch_artifacts import archives
 from tradewatch_artifacts.checksums import published
 from tradewatch_artifacts.model import Artifact, Problem, RefusedError, SourceError, artifact_from
 from tradewatch_artifacts.resolve import make_resolver
+from tradewatch_preflight.tables import check_artifacts
 
 CONTENT = b"a binary"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -59,6 +61,8 @@ def row(**values: Any) -> Artifact:
 def fake_lab(folder: Path, body: str) -> Path:
     """A repository whose ``python -m lab`` is ``body``."""
     (folder / "lab").mkdir(parents=True, exist_ok=True)
+    # A package, not a namespace: otherwise the real one is taken where PYTHONPATH names it.
+    (folder / "lab" / "__init__.py").touch()
     (folder / "lab" / "__main__.py").write_text(body)
     return folder
 
@@ -235,6 +239,41 @@ def test_download_without_checksum_is_no_source(cache: Path, upstream: tuple[Pat
     assert "has neither sha256 nor checksum_url in the table" in problem.what
 
 
+class BreakingHandler(QuietHandler):
+    """Ends an answer otherwise than HTTP asks for, as its path says."""
+
+    def do_GET(self) -> None:
+        if "status" in self.path:
+            self.wfile.write(b"nonsense\r\n\r\n")
+            return
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"ffff\r\nshort")
+        if "silence" in self.path:
+            time.sleep(4)
+
+
+@pytest.fixture
+def breaking() -> Iterator[str]:
+    """The address of a server that breaks off."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), BreakingHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("how", ["status", "chunk", "chunk-silence"])
+def test_an_answer_that_breaks_off_is_one_problem(cache: Path, breaking: str, how: str) -> None:
+    url = f"{breaking}/{how}"
+    for given in ({"url": url, "sha256": SHA256}, {"url": url, "checksum_url": url}):
+        (problem,) = resolve(cache, row(upstream=given), "upstream")[2]
+        assert f"upstream ({url}: " in problem.what
+    (problem,) = check(cache, row(upstream={"url": url, "checksum_url": url}), "upstream")
+    assert f"upstream ({url}: " in problem.what
+    assert not list(cache.iterdir())
+
+
 @pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo is not installed")
 def test_image_that_no_registry_gives(cache: Path) -> None:
     artifact = row(kind="image", upstream={"image": "docker://127.0.0.1:1/valkey:8"})
@@ -253,6 +292,49 @@ def test_an_image_is_of_the_hosts_platform(cache: Path, tmp_path: Path, monkeypa
     check(cache, artifact, "upstream")
     calls = Path(f"{skopeo}.log").read_text().splitlines()
     assert [call.split()[:2] for call in calls] == [["--override-os=linux", "--override-arch=amd64"]] * 2
+
+
+SKOPEO = """#!/bin/sh
+echo "$@" >>"$0.log"
+case "$*" in
+  *" inspect "*) printf '{\\r\\n}' ;;
+  *" copy "*) for target; do :; done; rest="${target#docker-archive:}"; cp "$0.tar" "${rest%%:*}" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("given", ["docker.io/valkey/valkey:8", "docker.io/valkey/valkey:8@sha256:" + "1" * 64])
+def test_an_image_is_fetched_by_digest_and_the_run_says_by_which(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    skopeo = tmp_path / "skopeo"
+    skopeo.write_text(SKOPEO)
+    skopeo.chmod(0o755)
+    archive(tmp_path / "skopeo.tar", {"manifest.json": [{"RepoTags": ["docker.io/valkey/valkey:8"]}]})
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    artifact = row(kind="image", upstream={"image": f"docker://{given}"})
+    fact, line, problems = resolve(cache, artifact, "cache", "upstream")
+    assert not problems
+    digest = "1" * 64 if "@" in given else hashlib.sha256(b"{\r\n}").hexdigest()
+    assert json.loads((cache / "k3s.origin.json").read_text())["fetched"].endswith(f"valkey:8@sha256:{digest}")
+    *_, copy = Path(f"{skopeo}.log").read_text().splitlines()
+    assert f" docker://docker.io/valkey/valkey@sha256:{digest} " in copy
+    assert copy.endswith(":docker.io/valkey/valkey:8")
+    assert line.startswith(f"k3s v1: upstream (docker://docker.io/valkey/valkey:8@sha256:{digest}, sha256 ")
+    assert (fact["image"], fact["source"]) == ("docker.io/valkey/valkey:8", "upstream")
+    assert resolve(cache, artifact, "cache", "upstream")[0]["source"] == "cache", "the table still says the same"
+
+
+@pytest.mark.parametrize("key", ["sha256", "checksum_url", "url"])
+def test_what_is_not_compared_with_an_image_is_refused(key: str) -> None:
+    upstream = {"image": "docker://docker.io/valkey/valkey:8", key: "a" * 64}
+    entry = {"name": "valkey", "kind": "image", "version": "8", "file": "valkey.tar", "node_roles": []}
+    assert [problem.line for problem in check_artifacts([{**entry, "upstream": upstream}])[1]] == [
+        "artifact valkey: upstream has keys that do not belong together; "
+        "give image (docker://NAME@sha256:DIGEST to pin it), or url with checksum_url or sha256"
+    ]
+    del upstream[key]
+    assert not check_artifacts([{**entry, "upstream": upstream}])[1]
 
 
 # The bundle

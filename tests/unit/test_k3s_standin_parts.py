@@ -25,6 +25,9 @@ from lab.k3s_standin import (
     files,
     flags,
     images,
+    kubeadm,
+    paths,
+    payload,
     snapshots,
     tokens,
 )
@@ -236,3 +239,20 @@ def test_files_are_written_whole_and_private(tmp_path: Path) -> None:
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o600)
     assert path.stat().st_mtime >= before - 1
     assert list(path.parent.iterdir()) == [path]
+
+
+async def test_kubeadm_prints_neither_token_nor_certificate_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[tuple[str, ...]] = []
+
+    async def kept(*arguments: str) -> None:
+        runs.append(arguments)
+
+    monkeypatch.setattr(kubeadm, "_kubeadm", kept)
+    monkeypatch.setattr(payload, "about", lambda: payload.About("v1.34.4+standin", "go1", "", ()))
+    monkeypatch.setattr(paths, "RUN", tmp_path)
+    await kubeadm.init(config.Config("server", token="password"), "192.0.2.1", [])
+    [run] = runs
+    assert run[0] == "init"
+    assert {"--skip-token-print", "--skip-certificate-key-print"} <= set(run)

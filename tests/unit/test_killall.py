@@ -47,6 +47,53 @@ def test_the_user_s_own_rules_stay(killall: ModuleType) -> None:
     ]
 
 
+@pytest.fixture
+def mounted(killall: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that stands for the kernel's mounts; umount takes all but the busy ones out of it."""
+    file = tmp_path / "mounts"
+    umount = tmp_path / "umount"
+    umount.write_text(
+        '#!/bin/sh\n[ "$1" = --lazy ] || exit 2\n'
+        'case "$2" in *busy*) echo "umount: $2: target is busy." >&2; exit 32;; esac\n'
+        # The first of its lines.
+        f'sed "0,\\| $2 |{{\\| $2 |d}}" {file} >{file}.new; mv {file}.new {file}\n'
+    )
+    umount.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(killall, "PROC_MOUNTS", file)
+    return file
+
+
+POD = "/var/lib/kubelet/pods/a/volumes/kubernetes.io~csi"
+
+
+def test_the_pods_mounts_go_and_others_stay(
+    killall: ModuleType, mounted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = ["/dev/sda1 / ext4 rw 0 0", "/dev/sdb1 /var/lib/kubelet ext4 rw 0 0"]
+    gone = [
+        f"tmpfs {POD} tmpfs rw 0 0",
+        f"/dev/sdd1 {POD} ext4 rw 0 0",
+        f"/dev/sdc1 {POD}/b ext4 rw 0 0",
+        "shm /run/k3s/containerd/x/shm tmpfs rw 0 0",
+    ]
+    mounted.write_text("\n".join(kept + gone) + "\n")
+    killall.unmount()
+    assert mounted.read_text().splitlines() == kept
+    assert sorted(capsys.readouterr().out.splitlines()) == sorted({f"removed mount {line.split()[1]}" for line in gone})
+
+
+def test_a_mount_that_stays_ends_the_removal_by_its_name(
+    killall: ModuleType, mounted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mounted.write_text(f"nas:/x {POD}/busy nfs rw 0 0\ntmpfs {POD}/free tmpfs rw 0 0\n")
+    with pytest.raises(SystemExit) as ended:
+        killall.unmount()
+    # A text as the code is printed, and 1.
+    assert ended.value.code == f"{POD}/busy is still mounted: umount: {POD}/busy: target is busy."
+    assert capsys.readouterr().out == f"removed mount {POD}/free\n"
+
+
 @pytest.mark.parametrize("name", ["cni0", "flannel.1", "kube-bridge", "kube-dummy-if", "veth1a2b3c4d"])
 def test_the_pod_network_s_interfaces_go(killall: ModuleType, name: str) -> None:
     assert killall.INTERFACES.match(name)

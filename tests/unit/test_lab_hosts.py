@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from lab import hosts, machine, paths, playbooks, secrets, table, up
+from lab import hosts, machine, paths, playbooks, secrets, subnets, table, up
 from lab.bundle import parts
 from lab.steps import LabError, digest
 
@@ -42,10 +42,50 @@ def test_the_first_free_subnet_is_taken(monkeypatch: pytest.MonkeyPatch) -> None
     assert lab.gateway == "10.213.3.1"
 
 
+@pytest.mark.parametrize(
+    ("taken", "subnet"),
+    [
+        # A VPN's.
+        (["0.0.0.0/1", "128.0.0.0/1"], "10.213.0.0/24"),
+        (["10.0.0.0/8"], "172.29.0.0/24"),
+        (["10.0.0.0/8", "172.16.0.0/12", "fd00::/8"], "192.168.213.0/24"),
+        (["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"], None),
+    ],
+)
+def test_a_routed_block_is_left_for_the_next(taken: list[str], subnet: str | None) -> None:
+    assert subnets.free(taken) == subnet
+
+
 def test_no_free_subnet_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "_taken_networks", lambda: ["10.0.0.0/8"])
+    monkeypatch.setattr(hosts, "_taken_networks", lambda: ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"])
     with pytest.raises(LabError, match="no free subnet"):
         hosts._network(None)
+
+
+LAB = hosts.Lab("tradewatch-x", "tradewatch-x", "10.213.0.0/24", "10.213.0.1", {"control-1": "10.213.0.11"})
+
+
+def test_a_host_whose_boot_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    def run(argv: list[str]) -> str:
+        match argv[argv.index("systemctl") + 1 :]:
+            case ["is-system-running"]:
+                raise LabError("podman exec ... failed with exit code 1:\nstarting")
+            case ["list-jobs", *_]:
+                return "7 hangs.service start running\n"
+            case ["--failed", *_]:
+                return ""
+        raise AssertionError(f"may never end: {argv}")
+
+    monkeypatch.setattr(hosts, "run", run)
+    monkeypatch.setattr(hosts, "time", SimpleNamespace(sleep=slept.append, monotonic=lambda: sum(slept)))
+    with pytest.raises(LabError) as given_up:
+        hosts._wait_running(LAB, "control-1")
+    assert sum(slept) == hosts.BOOT_TIMEOUT_SECONDS
+    assert str(given_up.value) == (
+        "host control-1 is 'starting', not running; failed units: none; unfinished jobs: 7 hangs.service start running"
+    )
 
 
 def test_addresses_are_never_given_twice() -> None:

@@ -20,6 +20,8 @@ GOOD: dict[str, Any] = {
     "disk_gib": 100.0,
     "namespaces": lambda: True,
     "packages": lambda: [],
+    "storage": lambda: [],
+    "subnet_free": lambda: True,
 }
 
 
@@ -35,6 +37,7 @@ def test_a_good_machine_has_no_obstacle() -> None:
         ({"disk_gib": 1.0}, "1.0 GiB of disk free"),
         ({"namespaces": lambda: False}, "nested containers"),
         ({"architecture": "aarch64"}, "aarch64"),
+        ({"subnet_free": lambda: False}, "no free subnet among 10.213.0.0/24 ... 192.168.249.0/24"),
         ({"packages": lambda: ["podman", "runc"]}, "not installed and no apt-get to do it: podman runc"),
     ],
 )
@@ -65,6 +68,34 @@ def test_the_image_alone_wants_neither_the_labs_memory_nor_its_disk() -> None:
     assert machine.obstacles("image", **small) == []
     [line] = machine.obstacles("image", **{**small, "disk_gib": 1.0})
     assert "1.0 GiB of disk free" in line
+
+
+def test_the_filesystem_of_the_hosts_volumes_counts_too(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRADEWATCH_CACHE", str(tmp_path / "cache"))
+    for name in ("cache", "images", "volumes"):
+        (tmp_path / name).mkdir()
+    # The device of each, and what is free on it.
+    found = {"cache": (1, 100.0), "images": (2, 3.0), "volumes": (2, 3.0)}
+    monkeypatch.setattr(machine, "_filesystem", lambda place: found[place.name])
+    measured = {**GOOD, "disk_gib": None, "storage": lambda: [tmp_path / "images", tmp_path / "volumes" / "none yet"]}
+    assert machine.obstacles(**measured) == [
+        f"3.0 GiB of disk free below {tmp_path / 'images'}, 20 GiB needed; free some"
+    ]
+    found["images"] = found["volumes"] = (2, 30.0)
+    assert machine.obstacles(**measured) == []
+
+
+def test_podman_is_asked_where_it_keeps_things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(machine, "STORAGE", tmp_path / "usual")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine._storage() == [tmp_path / "usual"]
+    podman = tmp_path / "podman"
+    podman.write_text('#!/bin/sh\n[ "$1" = info ] && printf "/srv/graph\\n/srv/volumes\\n"\n')
+    podman.chmod(0o755)
+    assert machine._storage() == [Path("/srv/graph"), Path("/srv/volumes")]
 
 
 def test_a_path_with_a_space_is_an_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,8 +35,8 @@ options:
         suboptions:
           url: {description: The file., type: str}
           checksum_url: {description: A sha256sum file., type: str}
-          sha256: {description: A pin., type: str}
-          image: {description: An image for skopeo., type: str}
+          sha256: {description: A pin of that file., type: str}
+          image: {description: An image for skopeo; NAME@sha256:DIGEST pins it., type: str}
       registries: {description: The bundle part that makes it., type: str}
       optional: {description: Go on without it where no source gives it., type: bool, default: false}
   sources: {description: Allowed sources in order., type: list, elements: str, required: true}

@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 
 MOUNTS = ("/run/k3s", "/var/lib/kubelet/", "/run/netns/cni-")
+PROC_MOUNTS = Path("/proc/self/mounts")
 INTERFACES = re.compile(r"^(cni0|flannel.*|flannel-v6.*|kube-bridge|kube-dummy-if|kube-ipvs0|tun-.*|veth[0-9a-f]{8,})$")
-CHAIN = re.compile(r"^:((?:KUBE|CNI|FLANNEL)-\S*|CNI-\S+)", re.MULTILINE)
+CHAIN = re.compile(r"^:(?:KUBE|CNI|FLANNEL)-", re.MULTILINE)
 RULE = re.compile(r"KUBE-|CNI-|FLANNEL|cni0|flanneld|kube-router|K3S")
 # kube-router's own routing table, and the number that marks its routes.
 ROUTE_TABLE = "77"
@@ -81,12 +82,35 @@ def end(pids: list[int]) -> None:
         time.sleep(0.1)
 
 
+def mounts() -> list[str]:
+    """What is mounted below k3s's folders, the deepest first, but not a mount of the folder itself.
+
+    A point is there as often as something is mounted on it.
+    """
+    points = [line.split()[1] for line in PROC_MOUNTS.read_text().splitlines()]
+    return sorted((p for p in points if p.startswith(MOUNTS)), key=len, reverse=True)
+
+
 def unmount() -> None:
-    """Unmount everything below k3s's folders, the deepest first, but not a mount of the folder itself."""
-    points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    for point in sorted({p for p in points if p.startswith(MOUNTS)}, key=len, reverse=True):
-        run("umount", "--lazy", point)
-        print(f"removed mount {point}")
+    """Unmount it all.
+
+    Raises:
+        SystemExit: something stays mounted. What is removed next would be removed from the volume.
+    """
+    found = mounts()
+    said = {}
+    for point in found:
+        done = subprocess.run(["umount", "--lazy", point], capture_output=True, text=True, check=False)
+        said[point] = done.stderr.strip() or f"umount ended with {done.returncode}"
+    left = mounts()
+    for point in dict.fromkeys(found):
+        if point not in left:
+            print(f"removed mount {point}")
+    if left:
+        reasons = [
+            f"{point} is still mounted: {said.get(point, 'it was mounted meanwhile')}" for point in dict.fromkeys(left)
+        ]
+        raise SystemExit("\n".join(reasons))
 
 
 def remove_network() -> None:

@@ -58,13 +58,13 @@ class Cache:
         """The files in the cache, or why one is not used."""
         return side_by_side(self.fetch, artifacts)
 
-    def keep(self, artifact: Artifact, downloaded: Path, sha256: str) -> Path:
-        """Move a verified download to its place, and note what it was made from."""
+    def keep(self, artifact: Artifact, downloaded: Path, sha256: str, fetched: str) -> Path:
+        """Move a verified download to its place, and note what it was made from: ``fetched`` says it to people."""
         path = self.file(artifact)
         if not artifact.is_archive:
             downloaded.chmod(0o755)
         path.with_name(path.name + ".sha256").unlink(missing_ok=True)
-        note = {"origin": origin_of(artifact), "sha256": sha256}
+        note = {"origin": origin_of(artifact), "sha256": sha256, "fetched": fetched}
         # The note goes first: were the file first, a crash in between would make a download look placed by hand.
         self._note(artifact).write_text(json.dumps(note, indent=2) + "\n")
         downloaded.replace(path)

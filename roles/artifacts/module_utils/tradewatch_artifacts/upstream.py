@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import shutil
 import subprocess
 import urllib.error
@@ -17,6 +19,8 @@ from .model import Answer, Artifact, Found, RefusedError, SourceError, Upstream,
 _IMAGE_TIMEOUT_SECONDS = 600
 # What preflight asks of the hosts (preflight_machine), by Go's name; the table's addresses are of it too.
 _ARCHITECTURE = "amd64"
+# What a connection may end in, before the answer or within it.
+_BROKEN_OFF = (OSError, http.client.HTTPException)
 
 
 class UpstreamSource:
@@ -64,13 +68,15 @@ class UpstreamSource:
         partial.unlink(missing_ok=True)
         try:
             if upstream.image:
-                sha256 = self._copy_image(artifact, upstream.image, partial)
+                source = self._pinned(upstream.image)
+                sha256 = self._copy_image(artifact, source, partial)
             else:
+                source = upstream.url
                 sha256 = self._download(upstream, partial)
-            path = self._cache.keep(artifact, partial, sha256)
+            path = self._cache.keep(artifact, partial, sha256, source)
         finally:
             partial.unlink(missing_ok=True)
-        return Found(path, sha256, self.name, f"{upstream.url or upstream.image}, sha256 {sha256}", changed=True)
+        return Found(path, sha256, self.name, f"{source}, sha256 {sha256}", changed=True)
 
     def _download(self, upstream: Upstream, partial: Path) -> str:
         # The checksum first: without it the download would be of no use.
@@ -78,7 +84,7 @@ class UpstreamSource:
         try:
             with self._open(upstream.url, "GET") as answer, partial.open("wb") as file:
                 shutil.copyfileobj(answer, file, 1024 * 1024)
-        except OSError as error:
+        except _BROKEN_OFF as error:
             raise SourceError(f"{upstream.url}: {error}") from error
         return expect(partial, expected, said_by, shown=upstream.url)
 
@@ -87,8 +93,11 @@ class UpstreamSource:
             return upstream.sha256, "the table"
         if not upstream.checksum_url:
             raise SourceError(f"{upstream.url} has neither sha256 nor checksum_url in the table")
-        with self._open(upstream.checksum_url, "GET") as answer:
-            text = answer.read().decode("utf-8", "replace")
+        try:
+            with self._open(upstream.checksum_url, "GET") as answer:
+                text = answer.read().decode("utf-8", "replace")
+        except _BROKEN_OFF as error:
+            raise SourceError(f"{upstream.checksum_url}: {error}") from error
         return published(text, unquote(urlsplit(upstream.url).path).rsplit("/", 1)[-1]), upstream.checksum_url
 
     def _open(self, url: str, method: str) -> urllib.request._UrlopenRet:
@@ -101,28 +110,36 @@ class UpstreamSource:
             raise SourceError(f"HTTP {error.code} from {url}") from error
         except urllib.error.URLError as error:
             raise SourceError(f"{url}: {error.reason}") from error
-        except (OSError, ValueError) as error:
+        except (*_BROKEN_OFF, ValueError) as error:
             raise SourceError(f"{url}: {error}") from error
+
+    def _pinned(self, image: str) -> str:
+        """The image by digest, which skopeo verifies; that of a tag is what the registry gives it now."""
+        if "@" in image:
+            return image
+        manifest = self._skopeo(["inspect", "--raw", image], 3 * self._timeout)
+        return f"{image}@sha256:{hashlib.sha256(manifest).hexdigest()}"
 
     def _copy_image(self, artifact: Artifact, image: str, partial: Path) -> str:
         target = f"docker-archive:{partial}:{_archive_reference(image, artifact.version)}"
         self._skopeo(["copy", "--quiet", _source_reference(image), target], _IMAGE_TIMEOUT_SECONDS)
         return sha256_of(partial)
 
-    def _skopeo(self, arguments: list[str], timeout_seconds: float) -> None:
+    def _skopeo(self, arguments: list[str], timeout_seconds: float) -> bytes:
         # The hosts' platform, which is not always that of the control host.
         command = ["skopeo", "--override-os=linux", f"--override-arch={_ARCHITECTURE}"]
         command += ["--command-timeout", f"{timeout_seconds:.0f}s", *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds + 10, check=False)
+            done = subprocess.run(command, capture_output=True, timeout=timeout_seconds + 10, check=False)
         except FileNotFoundError as error:
             raise SourceError("skopeo is not installed on the control host") from error
         except subprocess.TimeoutExpired as error:
             raise SourceError(f"skopeo {arguments[0]} did not end within {timeout_seconds:.0f} s") from error
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
             message = last.rpartition("msg=")[2].strip('"').replace('\\"', "'")
             raise SourceError(f"skopeo {arguments[0]}: {message}")
+        return done.stdout
 
 
 def _upstream(artifact: Artifact) -> Upstream:

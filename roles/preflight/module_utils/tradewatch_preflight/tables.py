@@ -129,7 +129,14 @@ _ARTIFACT = _mapping(
         "mode": {"type": "string", "pattern": "^0[0-7]{3}$", "description": 'write it like "0755", in quotes'},
         "dest": {"type": "string", "pattern": "^/", "description": "write an absolute path"},
         "node_roles": _list(_TEXT),
-        "upstream": _mapping(dict.fromkeys(("url", "checksum_url", "sha256", "image"), _TEXT)),
+        "upstream": _mapping(
+            dict.fromkeys(("url", "checksum_url", "sha256", "image"), _TEXT),
+            oneOf=[
+                {"required": ["url"], "not": {"required": ["image"]}},
+                {"required": ["image"], "maxProperties": 1},
+            ],
+            description="give image (docker://NAME@sha256:DIGEST to pin it), or url with checksum_url or sha256",
+        ),
         "registries": _TEXT,
         "optional": {"type": "boolean"},
     },
