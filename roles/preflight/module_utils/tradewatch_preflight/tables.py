@@ -131,6 +131,7 @@ _ARTIFACT = _mapping(
         "node_roles": _list(_TEXT),
         "upstream": _mapping(dict.fromkeys(("url", "checksum_url", "sha256", "image"), _TEXT)),
         "registries": _TEXT,
+        "same_source_as": _TEXT,
         "optional": {"type": "boolean"},
     },
     ["name", "kind", "version", "file", "node_roles"],
@@ -141,9 +142,12 @@ def check_artifacts(table: Any) -> tuple[list[dict[str, Any]], list[Problem]]:
     """The rows that can be looked for, and the table's problems."""
     rows, problems = schema.check(table, _ARTIFACT, "artifacts", "artifact")
     problems += _duplicate_names(rows, "artifact")
+    # A row of the wrong shape still exists.
+    names = {str(row.get("name")) for row in table if isinstance(row, dict)} if isinstance(table, list) else set()
     for row in rows:
         where = f"artifact {row['name']}"
         problems += _unknown(where, "node role", row["node_roles"], {*NODE_ROLES, "all"})
+        problems += _unknown(where, "artifact", [row.get("same_source_as", row["name"])], names)
         needs = ("mode", "dest") if row["kind"] == "binary" and row["node_roles"] else ()
         problems += [Problem(where, f"is a binary without {key}", "add it") for key in needs if key not in row]
     return rows, problems
