@@ -70,7 +70,7 @@ HOST_PROBLEMS = {
     "10.42.0.0/16; put cluster_cidr: 10.99.0.0/16 back, or run playbooks/reset.yml to start anew",
     "new first server": "host control-1: is the first of control_plane and in no cluster, while joined is in one; "
     "list it below joined, so that it joins that cluster",
-    "overlap with a host's network": "cluster_cidr: 10.42.0.0/16 overlaps the network 10.42.8.0/24 (lo) "
+    "overlap with a host's network": "variable cluster_cidr: 10.42.0.0/16 overlaps the network 10.42.8.0/24 (lo) "
     "of host routed; choose a network that no host reaches",
 }
 
@@ -205,9 +205,10 @@ DATA_PROBLEMS = {
     "one address": "hosts collectors-1 and twin: have the same address 198.51.100.2; give each its own ansible_host",
     "unknown group": "group colectors: unknown group (hosts misplaced); did you mean collectors?",
     "vars file of no group": "{root}/group_vars/analytic.yml: there is no group analytic; did you mean analytics?",
-    "bad CIDR": "cluster_cidr: '10.42.0.0/33' is not a network ('10.42.0.0/33' does not appear to be an IPv4 or IPv6 "
-    "network); write it like 10.42.0.0/16",
-    "bad admin CIDR": "admin_cidrs: 'everyone' is not a network (it has no prefix length); write it like 10.42.0.0/16",
+    "bad CIDR": "variable cluster_cidr: '10.42.0.0/33' is not a network ('10.42.0.0/33' does not appear to be an "
+    "IPv4 or IPv6 network); write it like 10.42.0.0/16",
+    "bad admin CIDR": "variable admin_cidrs: 'everyone' is not a network (it has no prefix length); "
+    "write it like 10.42.0.0/16",
     "unset secret": f"secret vault_k3s_token: is empty; {SECRET_FIX}",
     "empty secret": f"secret vault_valkey_password: is empty; {SECRET_FIX}",
     "example secret": f"secret vault_prometheus_password: still has the example's value; {SECRET_FIX}",
@@ -343,7 +344,10 @@ def test_variable_given_twice(bad_files: Run) -> None:
 
 
 def test_broken_files_hide_no_other_problem(bad_files: Run) -> None:
-    overlap = "cluster_cidr: 10.42.0.0/16 overlaps service_cidr 10.42.128.0/17; choose networks that share no address"
+    overlap = (
+        "variable cluster_cidr: 10.42.0.0/16 overlaps service_cidr 10.42.128.0/17; "
+        "choose networks that share no address"
+    )
     assert f"secret vault_k3s_token: is not set; {SECRET_FIX}" in bad_files.lines
     assert overlap in bad_files.lines
     assert bad_files.problems == 5, bad_files.output

@@ -42,3 +42,57 @@ def test_admin_cidrs_that_are_no_list_are_one_line(value: Any) -> None:
     [line] = [str(problem) for problem in network.check({"admin_cidrs": value}, {}, {})]
     assert "admin_cidrs" in line
     assert "is not a list" in line
+
+
+def check_networks(routes: str = "", **variables: str) -> list[str]:
+    """What is said of the cluster's networks, where one host has these routes."""
+    given = {"cluster_cidr": "10.42.0.0/16", "service_cidr": "10.43.0.0/16", **variables}
+    addresses = {"trading-1": "192.0.2.13", "trading-2": "192.0.2.14"}
+    found = network.check(given, addresses, {"trading-1": network.parse_routes(routes)})
+    return [problem.line for problem in found]
+
+
+LIKE = "write it like 10.42.0.0/16"
+REACHED = "choose a network that no host reaches"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("cluster_cidr", "fd42::/56", f"fd42::/56 is no IPv4 network, as the nodes' addresses are IPv4; {LIKE}"),
+        ("service_cidr", "fd43::/112", f"fd43::/112 is no IPv4 network, as the nodes' addresses are IPv4; {LIKE}"),
+        ("cluster_cidr", "10.42.0.0/16,fd42::/56", f"'10.42.0.0/16,fd42::/56' is more than one network; {LIKE}"),
+        ("cluster_cidr", "10.42.0.0", f"'10.42.0.0' is not a network (it has no prefix length); {LIKE}"),
+        (
+            "cluster_cidr",
+            "10.42.0.0/23",
+            "10.42.0.0/23 is too small, as every node takes a /24 of it; choose a /22 or larger",
+        ),
+        (
+            "service_cidr",
+            "10.43.0.0/25",
+            "10.43.0.0/25 is too small, as every Service takes an address of it; choose a /24 or larger",
+        ),
+        ("service_cidr", "192.0.2.0/24", f"192.0.2.0/24 holds the address 192.0.2.13 of host trading-1; {REACHED}"),
+    ],
+)
+def test_networks_that_k3s_could_not_take_are_refused(name: str, value: str, said: str) -> None:
+    assert f"variable {name}: {said}" in check_networks(**{name: value})
+    assert not [line for line in check_networks(**{name: value}) if not line.startswith(f"variable {name}: ")]
+
+
+def test_the_smallest_networks_that_do_are_taken() -> None:
+    assert check_networks(cluster_cidr="10.42.0.0/22", service_cidr="10.43.0.0/24") == []
+
+
+@pytest.mark.parametrize("interface", ["cni0", "flannel.1", "kube-bridge", "tun-9f3"])
+def test_the_clusters_own_routes_are_no_overlap(interface: str) -> None:
+    assert check_networks(f"10.42.0.0/24 dev {interface} proto kernel scope link") == []
+    assert check_networks("10.42.1.0/24 via 192.0.2.14 dev eth0") == []
+
+
+@pytest.mark.parametrize("name", ["cluster_cidr", "service_cidr"])
+def test_a_bridge_of_something_else_is_one(name: str) -> None:
+    said = f"10.88.0.0/16 overlaps the network 10.88.0.0/16 (cni-podman0) of host trading-1; {REACHED}"
+    route = "10.88.0.0/16 dev cni-podman0 proto kernel scope link src 10.88.0.1"
+    assert check_networks(route, **{name: "10.88.0.0/16"}) == [f"variable {name}: {said}"]
