@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.preflight.inventories import ALERT_RECEIVERS, Inventory, Run
+from tests.preflight.inventories import ALERT_RECEIVERS, TOKEN, Inventory, Run
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="hosts are made with unshare, which needs root")
 
@@ -38,6 +38,10 @@ def bad_hosts(tmp_path_factory: pytest.TempPathFactory) -> Run:
         inventory.host("analytics", "arm", "198.51.100.19", "other_machine")
         inventory.host("control_plane", "standing", "198.51.100.20", "cluster_of_another_token")
         inventory.host("control_plane", "joined", "198.51.100.21", "cluster_of_this_token")
+        inventory.host("control_plane", "edited", "198.51.100.22", "cluster_of_this_token", "configuration_edited")
+        inventory.host("analytics", "moved", "198.51.100.23", "a_server")
+        # As `|` in the vault's YAML has it; k3s takes a token without the white space around it.
+        inventory.variables["vault_k3s_token"] = f"{TOKEN}\n"
         before = inventory.write().snapshot()
         run = inventory.play("site.yml")
         run.output = run.output.replace(str(real["ansible_port"]), "PORT")
@@ -68,6 +72,8 @@ HOST_PROBLEMS = {
     "put the old one back in the vault, or run playbooks/reset.yml to start anew",
     "changed network": "host joined: its cluster's cluster_cidr is 10.99.0.0/16, which cannot be changed to "
     "10.42.0.0/16; put cluster_cidr: 10.99.0.0/16 back, or run playbooks/reset.yml to start anew",
+    "server among the agents": "host moved: runs a k3s server, and its group makes it a k3s agent; "
+    "move its line back, or remove the host and add it anew (docs/operations.md)",
     "new first server": "host control-1: is the first of control_plane and in no cluster, while joined is in one; "
     "list it below joined, so that it joins that cluster",
     "overlap with a host's network": "variable cluster_cidr: 10.42.0.0/16 overlaps the network 10.42.8.0/24 (lo) "

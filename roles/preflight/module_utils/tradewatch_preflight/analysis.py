@@ -37,6 +37,7 @@ def analyse(data: Mapping[str, Any]) -> tuple[list[Problem], list[dict[str, Any]
     problems += network.check(data["values"], data["addresses"], routes)
     for host, probe in sorted(data["probes"].items()):
         problems += hosts.check(host, probe, data["settings"])
+    problems += hosts.check_parts(data["groups"], data["probes"])
     problems += hosts.check_networks(data["probes"], data["values"])
     problems += hosts.check_first_server(data["groups"].get("k3s_server", []), data["probes"])
     return list(dict.fromkeys(problems)), rows
