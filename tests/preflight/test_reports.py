@@ -204,7 +204,7 @@ def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 EXTENDING_FIX = "write it as docs/extending.md shows"
 SECRET_FIX = "set it in the inventory's vault (group_vars/all/vault.yml.example shows how)"
-PORT_NAME_FIX = "use lower case letters, digits and single - between them, at least one letter, at most 15 in all"
+PORT_NAME_FIX = "use lowercase letters, digits and single - between them, at least one letter, at most 15 in all"
 DATA_PROBLEMS = {
     "empty group": "group trading: has no host; add at least one host to it in the inventory",
     "two role groups": "host double: is in 2 role groups, analytics and collectors; leave it in one of them",

@@ -8,7 +8,7 @@ import pytest
 from tradewatch_preflight import inventory, network
 
 ROLES = ("control_plane", "collectors", "trading", "analytics")
-NAME_FIX = "use lower case letters, digits, and - and . between them, at most 63 in all"
+NAME_FIX = "use lowercase letters, digits, and - and . between them, at most 63 in all"
 
 
 def check(name: str, address: str) -> list[str]:
@@ -34,7 +34,7 @@ def test_a_host_is_named_as_a_node_can_be(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["trading_1", "Trading-1", "trading-", "-trading", "a..b", "x" * 64])
 def test_a_name_that_no_node_can_have_is_refused(name: str) -> None:
-    assert check(name, "192.0.2.9") == [f"host {name}: is no name of a Kubernetes node; {NAME_FIX}"]
+    assert check(name, "192.0.2.9") == [f"host {name}: is not a valid Kubernetes node name; {NAME_FIX}"]
 
 
 @pytest.mark.parametrize("value", ["10.0.0.0/8", 5, {"cidr": "10.0.0.0/8"}])
