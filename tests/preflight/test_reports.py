@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import resource
 import socket
@@ -200,6 +201,28 @@ def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Run:
         ],
     }
     return inventory.write().play()
+
+
+def test_checks_of_roles_give_a_line_a_problem_and_one_where_they_fail(tmp_path: Path) -> None:
+    checks = [
+        {"name": "trading_assets", "check": "['is one', 'is another']", "fix": "mend it"},
+        {"name": "trading_products", "check": "trading_products | from_json", "fix": "mend this"},
+        {"name": "vault_llm_api_key", "check": "['is a secret']", "fix": "mend that"},
+        {"name": "vault_operator_token", "check": "['is not looked at']", "fix": "it is not set"},
+        {"name": "state_dir", "check": "state_dir | length", "fix": "it is right"},
+        {"name": "no_such_variable", "check": "no_such_variable | length", "fix": "it is not set"},
+    ]
+    inventory = Inventory(tmp_path)
+    inventory.variables["vault_operator_token"] = None
+    run = inventory.write().play("playbooks/preflight.yml", "--extra-vars", json.dumps({"_preflight_checks": checks}))
+    assert {
+        "variable trading_assets: is one; mend it",
+        "variable trading_assets: is another; mend it",
+        "variable trading_products: is malformed (Expecting value: line 1 column 1 (char 0)); mend this",
+        "secret vault_llm_api_key: is a secret; mend that",
+        f"secret vault_operator_token: is empty; {SECRET_FIX}",
+    } <= set(run.lines), run.output
+    assert run.problems == 5, run.output
 
 
 EXTENDING_FIX = "write it as docs/extending.md shows"
