@@ -1,23 +1,67 @@
-"""Names, addresses and networks that preflight must refuse, and those it must take."""
+"""Groups, names, addresses and networks that preflight must refuse, and those it must take."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tradewatch_preflight import inventory, network
+from tradewatch_preflight import inventory, network, yaml_files
 
 ROLES = ("control_plane", "collectors", "trading", "analytics")
 NAME_FIX = "use lowercase letters, digits, and - and . between them, at most 63 in all"
 
 
-def check(name: str, address: str) -> list[str]:
-    """What is said of an inventory whose host of the group trading is this one."""
+def check(name: str, address: str | None, groups: Mapping[str, list[str]] = {}, why: str = "") -> list[str]:
+    """What is said of an inventory with this host in the group trading, and with these groups in place of its own.
+
+    ``why`` is why the host's address cannot be evaluated.
+    """
     hosts = {role: role.replace("_", "-") for role in ROLES} | {"trading": name}
-    addresses = {host: f"192.0.2.{number}" for number, host in enumerate(hosts.values(), 1)} | {name: address}
-    groups = {role: [host] for role, host in hosts.items()}
-    groups |= {"k3s_server": [hosts["control_plane"]], "k3s_agent": [hosts[role] for role in ROLES[1:]]}
-    return [problem.line for problem in inventory.check(groups, addresses, {}, set())]
+    addresses: dict[str, str | None] = {host: f"192.0.2.{number}" for number, host in enumerate(hosts.values(), 1)}
+    addresses[name] = address
+    given = {role: [host] for role, host in hosts.items()}
+    given |= {"k3s_server": [hosts["control_plane"]], "k3s_agent": [hosts[role] for role in ROLES[1:]]}
+    return [
+        problem.line for problem in inventory.check({**given, **groups}, addresses, {name: why} if why else {}, set())
+    ]
+
+
+def test_a_host_in_no_role_group_is_refused() -> None:
+    said = [
+        "group trading: has no host; add at least one host to it in the inventory",
+        "host db-1: is in no role group; put it into one of control_plane, collectors, trading, analytics",
+    ]
+    groups = {"trading": [], "k3s_agent": ["collectors", "analytics"]}
+    assert check("db-1", "192.0.2.9", groups) == said
+    # A group of the user's own may hold it.
+    assert check("db-1", "192.0.2.9", {**groups, "databases": ["db-1"]}) == [
+        "group databases: unknown group (hosts db-1); use one of analytics, collectors, control_plane, trading",
+        said[0],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "hosts", "differs", "roles"),
+    [
+        ("k3s_server", [], "control-plane", "control_plane"),
+        ("k3s_server", ["control-plane", "trading"], "trading", "control_plane"),
+        ("k3s_agent", ["collectors"], "analytics and trading", "analytics, collectors and trading"),
+    ],
+)
+def test_a_part_that_is_not_its_role_groups_is_refused(part: str, hosts: list[str], differs: str, roles: str) -> None:
+    what = f"does not hold exactly the hosts of {roles} (it differs by {differs})"
+    fix = "make those groups its children and give it no host of its own"
+    assert check("trading", "192.0.2.9", {part: hosts}) == [f"group {part}: {what}; {fix}"]
+
+
+def test_a_host_without_an_address_is_refused() -> None:
+    no_address = "host trading: has no ansible_host; set it to the host's address"
+    assert check("trading", None) == [no_address]
+    assert check("trading", None, why="'x' is undefined") == [
+        "host trading: its ansible_host cannot be evaluated ('x' is undefined); correct the expression"
+    ]
 
 
 @pytest.mark.parametrize("address", ["db1.example.com", "2001:db8::9", "192.0.2.9/24", "192.0.2.900"])
@@ -96,3 +140,18 @@ def test_a_bridge_of_something_else_is_one(name: str) -> None:
     said = f"10.88.0.0/16 overlaps the network 10.88.0.0/16 (cni-podman0) of host trading-1; {REACHED}"
     route = "10.88.0.0/16 dev cni-podman0 proto kernel scope link src 10.88.0.1"
     assert check_networks(route, **{name: "10.88.0.0/16"}) == [f"variable {name}: {said}"]
+
+
+def test_a_vars_file_of_no_host_is_refused(tmp_path: Path) -> None:
+    files = {"host_vars": ("trading-1.yml", "tradng-1.yml"), "group_vars": ("trading.yml", "tradng.yml")}
+    for folder, names in files.items():
+        (tmp_path / folder).mkdir()
+        for name in (*names, ".swp", "README"):
+            (tmp_path / folder / name).touch()
+    (tmp_path / "host_vars" / "collectors-1").mkdir()
+    found = yaml_files.unknown_vars_files([str(tmp_path)], str(tmp_path), {"trading"}, {"trading-1"})
+    assert [problem.line for problem in found] == [
+        "group_vars/tradng.yml: there is no group tradng; did you mean trading?",
+        "host_vars/collectors-1: there is no host collectors-1; use one of trading-1",
+        "host_vars/tradng-1.yml: there is no host tradng-1; did you mean trading-1?",
+    ]
