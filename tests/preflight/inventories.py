@@ -65,7 +65,15 @@ FAULTS = {
         mkdir "$work/upper" "$work/under"
         mount -t overlay overlay -o "lowerdir=/etc,upperdir=$work/upper,workdir=$work/under" /etc
         mkdir -p /etc/rancher/k3s
-        printf 'cluster-cidr: 10.99.0.0/16\nservice-cidr: 10.43.0.0/16\n' > /etc/rancher/k3s/config.yaml""",
+        printf 'cluster-cidr: 10.99.0.0/16\nservice-cidr: 10.43.0.0/16\n' > /etc/rancher/k3s/config.yaml
+        sha256sum /etc/rancher/k3s/config.yaml /etc/os-release > /var/lib/rancher/k3s/started-with""",
+    # After cluster_of_this_token.
+    "configuration_edited": "echo '# by hand' >> /etc/rancher/k3s/config.yaml",
+    "a_server": """
+        mkdir "$work/upper" "$work/under"
+        mount -t overlay overlay -o "lowerdir=/etc,upperdir=$work/upper,workdir=$work/under" /etc
+        mkdir -p /etc/systemd/system
+        touch /etc/systemd/system/k3s.service""",
     "pod_network_route": "ip link set lo up; ip route add 10.42.8.0/24 dev lo",
 }
 

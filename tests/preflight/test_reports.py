@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import resource
 import socket
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.preflight.inventories import ALERT_RECEIVERS, Inventory, Run
+from tests.preflight.inventories import ALERT_RECEIVERS, TOKEN, Inventory, Run
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="hosts are made with unshare, which needs root")
 
@@ -38,6 +39,10 @@ def bad_hosts(tmp_path_factory: pytest.TempPathFactory) -> Run:
         inventory.host("analytics", "arm", "198.51.100.19", "other_machine")
         inventory.host("control_plane", "standing", "198.51.100.20", "cluster_of_another_token")
         inventory.host("control_plane", "joined", "198.51.100.21", "cluster_of_this_token")
+        inventory.host("control_plane", "edited", "198.51.100.22", "cluster_of_this_token", "configuration_edited")
+        inventory.host("analytics", "moved", "198.51.100.23", "a_server")
+        # As `|` in the vault's YAML has it; k3s takes a token without the white space around it.
+        inventory.variables["vault_k3s_token"] = f"{TOKEN}\n"
         before = inventory.write().snapshot()
         run = inventory.play("site.yml")
         run.output = run.output.replace(str(real["ansible_port"]), "PORT")
@@ -68,9 +73,11 @@ HOST_PROBLEMS = {
     "put the old one back in the vault, or run playbooks/reset.yml to start anew",
     "changed network": "host joined: its cluster's cluster_cidr is 10.99.0.0/16, which cannot be changed to "
     "10.42.0.0/16; put cluster_cidr: 10.99.0.0/16 back, or run playbooks/reset.yml to start anew",
+    "server among the agents": "host moved: runs a k3s server, and its group makes it a k3s agent; "
+    "move its line back, or remove the host and add it anew (docs/operations.md)",
     "new first server": "host control-1: is the first of control_plane and in no cluster, while joined is in one; "
     "list it below joined, so that it joins that cluster",
-    "overlap with a host's network": "cluster_cidr: 10.42.0.0/16 overlaps the network 10.42.8.0/24 (lo) "
+    "overlap with a host's network": "variable cluster_cidr: 10.42.0.0/16 overlaps the network 10.42.8.0/24 (lo) "
     "of host routed; choose a network that no host reaches",
 }
 
@@ -196,18 +203,41 @@ def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return inventory.write().play()
 
 
+def test_checks_of_roles_give_a_line_a_problem_and_one_where_they_fail(tmp_path: Path) -> None:
+    checks = [
+        {"name": "trading_assets", "check": "['is one', 'is another']", "fix": "mend it"},
+        {"name": "trading_products", "check": "trading_products | from_json", "fix": "mend this"},
+        {"name": "vault_llm_api_key", "check": "['is a secret']", "fix": "mend that"},
+        {"name": "vault_operator_token", "check": "['is not looked at']", "fix": "it is not set"},
+        {"name": "state_dir", "check": "state_dir | length", "fix": "it is right"},
+        {"name": "no_such_variable", "check": "no_such_variable | length", "fix": "it is not set"},
+    ]
+    inventory = Inventory(tmp_path)
+    inventory.variables["vault_operator_token"] = None
+    run = inventory.write().play("playbooks/preflight.yml", "--extra-vars", json.dumps({"_preflight_checks": checks}))
+    assert {
+        "variable trading_assets: is one; mend it",
+        "variable trading_assets: is another; mend it",
+        "variable trading_products: is malformed (Expecting value: line 1 column 1 (char 0)); mend this",
+        "secret vault_llm_api_key: is a secret; mend that",
+        f"secret vault_operator_token: is empty; {SECRET_FIX}",
+    } <= set(run.lines), run.output
+    assert run.problems == 5, run.output
+
+
 EXTENDING_FIX = "write it as docs/extending.md shows"
 SECRET_FIX = "set it in the inventory's vault (group_vars/all/vault.yml.example shows how)"
-PORT_NAME_FIX = "use lower case letters, digits and single - between them, at least one letter, at most 15 in all"
+PORT_NAME_FIX = "use lowercase letters, digits and single - between them, at least one letter, at most 15 in all"
 DATA_PROBLEMS = {
     "empty group": "group trading: has no host; add at least one host to it in the inventory",
     "two role groups": "host double: is in 2 role groups, analytics and collectors; leave it in one of them",
     "one address": "hosts collectors-1 and twin: have the same address 198.51.100.2; give each its own ansible_host",
     "unknown group": "group colectors: unknown group (hosts misplaced); did you mean collectors?",
     "vars file of no group": "{root}/group_vars/analytic.yml: there is no group analytic; did you mean analytics?",
-    "bad CIDR": "cluster_cidr: '10.42.0.0/33' is not a network ('10.42.0.0/33' does not appear to be an IPv4 or IPv6 "
-    "network); write it like 10.42.0.0/16",
-    "bad admin CIDR": "admin_cidrs: 'everyone' is not a network (it has no prefix length); write it like 10.42.0.0/16",
+    "bad CIDR": "variable cluster_cidr: '10.42.0.0/33' is not a network ('10.42.0.0/33' does not appear to be an "
+    "IPv4 or IPv6 network); write it like 10.42.0.0/16",
+    "bad admin CIDR": "variable admin_cidrs: 'everyone' is not a network (it has no prefix length); "
+    "write it like 10.42.0.0/16",
     "unset secret": f"secret vault_k3s_token: is empty; {SECRET_FIX}",
     "empty secret": f"secret vault_valkey_password: is empty; {SECRET_FIX}",
     "example secret": f"secret vault_prometheus_password: still has the example's value; {SECRET_FIX}",
@@ -343,7 +373,10 @@ def test_variable_given_twice(bad_files: Run) -> None:
 
 
 def test_broken_files_hide_no_other_problem(bad_files: Run) -> None:
-    overlap = "cluster_cidr: 10.42.0.0/16 overlaps service_cidr 10.42.128.0/17; choose networks that share no address"
+    overlap = (
+        "variable cluster_cidr: 10.42.0.0/16 overlaps service_cidr 10.42.128.0/17; "
+        "choose networks that share no address"
+    )
     assert f"secret vault_k3s_token: is not set; {SECRET_FIX}" in bad_files.lines
     assert overlap in bad_files.lines
     assert bad_files.problems == 5, bad_files.output

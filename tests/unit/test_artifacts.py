@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tradewatch_artifacts import archives
 from tradewatch_artifacts.checksums import published
 from tradewatch_artifacts.model import Artifact, Problem, RefusedError, SourceError, artifact_from
@@ -405,6 +406,66 @@ def test_missing_everywhere_is_one_problem_with_three_reasons(cache: Path, upstr
             "registries (not in artifact_sources)"
         )
         assert str(cache / "k3s") in problem.fix
+
+
+# What belongs together
+
+BUNDLE = """
+import json, pathlib, sys
+if sys.argv[2] == "--list":
+    sys.exit(print("k3s images"))
+for part in sys.argv[2:]:
+    print(json.dumps({"part": part, "path": "MADE", "sha256": "SHA256"}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("placed", "apart", "other"),
+    [(("k3s",), "images", "k3s"), (("images",), "k3s", "images"), ((), None, None), (("k3s", "images"), None, None)],
+)
+def test_k3s_and_its_images_both_come_from_the_bundle_or_neither(
+    cache: Path, tmp_path: Path, placed: tuple[str, ...], apart: str | None, other: str | None
+) -> None:
+    made = archive(tmp_path / "made", {"manifest.json": [{"RepoTags": ["a:1"]}]})
+    sha256 = hashlib.sha256(made.read_bytes()).hexdigest()
+    body = BUNDLE.replace("MADE", str(made)).replace("SHA256", sha256)
+    for name in placed:
+        shutil.copy(made, cache / name)
+    resolver = make_resolver(
+        cache=str(cache.parent),
+        sources=["cache", "registries"],
+        repository=str(fake_lab(tmp_path / "repository", body)),
+        python=sys.executable,
+        timeout=2,
+    )
+    # The first row is asked for before the one that it depends on.
+    table = [
+        row(name="images", file="images", kind="images", registries="images", same_source_as="k3s"),
+        row(registries="k3s"),
+    ]
+    resolved, _lines, _changed, problems = resolver.resolve(table)
+    assert resolver.check(table) == problems
+    assert [(problem.where, problem.what, problem.fix) for problem in problems] == (
+        [
+            (
+                f"artifact {apart}",
+                f"version v1 is nowhere: cache (no file {cache / apart}), upstream (not in artifact_sources), "
+                f"registries (not asked: {other} comes from cache, and they belong together)",
+                f"place it at {cache / apart} or make one of the other sources work",
+            )
+        ]
+        if apart
+        else []
+    )
+    source = "cache" if placed else "registries"
+    assert {name: fact["source"] for name, fact in resolved.items()} == {
+        name: source for name in ("k3s", "images") if name != apart
+    }
+
+
+def test_the_table_keeps_k3s_and_its_images_together(repository: Path) -> None:
+    table = yaml.safe_load((repository / "inventory/production.example/group_vars/all/artifacts.yml").read_text())
+    assert {row["name"]: row.get("same_source_as") for row in table["artifacts"]}["k3s-airgap-images"] == "k3s"
 
 
 # Archives

@@ -38,6 +38,7 @@ options:
           sha256: {description: A pin of that file., type: str}
           image: {description: An image for skopeo; NAME@sha256:DIGEST pins it., type: str}
       registries: {description: The bundle part that makes it., type: str}
+      same_source_as: {description: The artifact that it comes from the bundle with, or not at all., type: str}
       optional: {description: Go on without it where no source gives it., type: bool, default: false}
   sources: {description: Allowed sources in order., type: list, elements: str, required: true}
   cache: {description: The cache directory., type: str, required: true}
@@ -77,6 +78,7 @@ _ROW = {
         "options": {key: {"type": "str"} for key in ("url", "checksum_url", "sha256", "image")},
     },
     "registries": {"type": "str"},
+    "same_source_as": {"type": "str"},
     "optional": {"type": "bool", "default": False},
 }
 

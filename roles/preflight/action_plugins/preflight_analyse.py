@@ -34,7 +34,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         values = {name: self._value(name, variables, failures) for name in names}
         addresses, address_failures = self._addresses(hosts, variables["hostvars"])
         secrets = {name: self._secret(name, variables, failures) for name in settings["secrets"]}
-        told = {*failures, *(name for name, state in secrets.items() if state != "set")}
         data = {
             "sources": list(variables.get("ansible_inventory_sources") or []),
             "base": os.getcwd(),
@@ -45,13 +44,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "address_failures": address_failures,
             "values": {name: value for name, value in values.items() if value is not None},
             "secrets": secrets,
-            "extensions": self._extensions(settings["extensions"], variables, failures),
+            "refusals": [
+                {"name": row["name"], "what": what, "fix": row["fix"]}
+                for row in settings["checks"]
+                for what in self._refusals(row, variables, failures, secrets)
+            ],
             "failures": failures,
-            "refusals": {
-                row["name"]: {"why": why, "fix": row["fix"]}
-                for row in settings["judged_variables"]
-                if row["name"] not in told and (why := _refusal(self._templar, row["by"])) is not None
-            },
             "broken_files": _broken_files(hosts, variables),
             "probes": {host: probe for host in hosts if (probe := _probe(variables["hostvars"], host)) is not None},
             "settings": settings,
@@ -69,19 +67,26 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return [_without_values(row) for row in value] if isinstance(value, list) else ""
         return value
 
-    def _extensions(
-        self, expressions: Mapping[str, str], variables: Mapping[str, Any], failures: dict[str, str]
-    ) -> dict[str, list[str]]:
-        """The problems of the lists that users add to; their values, which may hold secrets, stay here."""
-        given = {
-            name: expression
-            for name, expression in expressions.items()
-            if _evaluated(self._templar, name, name, variables, failures) is not None
-        }
-        return {
-            name: [str(line) for line in self._templar.evaluate_expression(trust_as_template(expression))]
-            for name, expression in given.items()
-        }
+    def _refusals(
+        self,
+        row: Mapping[str, str],
+        variables: Mapping[str, Any],
+        failures: dict[str, str],
+        secrets: Mapping[str, str],
+    ) -> list[str]:
+        """What a row of the role's checks finds wrong with its variable; the value, which may be secret, stays here."""
+        name = row["name"]
+        # Of a secret that is not set, and of a variable that cannot be evaluated, something is said already.
+        if secrets.get(name, "set") != "set" or _evaluated(self._templar, name, name, variables, failures) is None:
+            return []
+        try:
+            found = self._templar.evaluate_expression(trust_as_template(row["check"]))
+        except AnsibleError as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            return [f"is malformed ({' '.join(str(cause).split())})"]
+        return [str(line) for line in found] if isinstance(found, list) else []
 
     def _secret(self, name: str, variables: Mapping[str, Any], failures: dict[str, str]) -> str:
         """What is to be said of a secret; its value stays here."""
@@ -123,18 +128,6 @@ def _evaluated(templar: Any, name: str, key: str, variables: Mapping[str, Any], 
         failures[key] = "the vault cannot be opened with the password given"
     except AnsibleError as error:
         failures[key] = " ".join(str(error).split())
-    return None
-
-
-def _refusal(templar: Any, judge: str) -> str | None:
-    """What the one who judges a variable says against it."""
-    try:
-        templar.template(templar.resolve_variable_expression(judge))
-    except AnsibleError as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        return " ".join(str(cause).split())
     return None
 
 

@@ -17,8 +17,13 @@ _TELL_CLUSTER = (
     "sed 's/^.*::server://' /var/lib/rancher/k3s/server/token 2>/dev/null | tr -d '\\n' | sha256sum | cut -c 1-8"
 )
 
-# The networks that a server was started with, a line each.
-_TELL_NETWORKS = "grep -E '^(cluster|service)-cidr: ' /etc/rancher/k3s/config.yaml 2>/dev/null"
+# The networks that a server was started with, a line each; nothing where the file was edited since. The unit notes the
+# digests of what it starts with.
+_TELL_NETWORKS = (
+    "config=/etc/rancher/k3s/config.yaml; "
+    'grep -qxF "$(sha256sum $config)" /var/lib/rancher/k3s/started-with 2>/dev/null && '
+    "grep -E '^(cluster|service)-cidr: ' $config"
+)
 
 
 def _digest(text: str) -> str:
@@ -31,7 +36,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     Returns ``reachable`` and ``reason``, ``output`` (of ``files/probe.sh``), ``time`` (the host's clock) with
     ``time_before`` and ``time_after`` (ours around it), ``root``, ``become`` and ``become_reason``, and ``cluster``:
     whether the one that the host serves was made with ``vault_k3s_token`` (``own``, ``foreign``), or ``none``; and
-    ``networks``, those of the cluster that it serves by their variables' names.
+    ``networks``, those that it was started with by their variables' names.
     """
 
     _supports_check_mode = True
@@ -85,7 +90,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return "none"
         if shown in ([], [_digest("")]) or not isinstance(token, str):
             return "none"
-        return "own" if shown == [_digest(token.rpartition("::server:")[2])] else "foreign"
+        # k3s takes it without the white space around it.
+        return "own" if shown == [_digest(token.strip().rpartition("::server:")[2])] else "foreign"
 
     def _networks(self) -> dict[str, str]:
         answer = self._ask(_TELL_NETWORKS, sudoable=True)["stdout"]

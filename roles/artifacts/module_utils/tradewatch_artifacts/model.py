@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 ARCHIVE_SUFFIXES = (".tar.zst", ".tar.gz", ".tgz", ".tar")
 
@@ -43,6 +45,7 @@ class Artifact:
     node_roles: tuple[str, ...] = ()
     upstream: Upstream | None = None
     registries: str = ""
+    same_source_as: str = ""
     optional: bool = False
 
     @property
@@ -71,16 +74,18 @@ class Found:
 Answer = Found | SourceError | RefusedError
 
 
-def side_by_side(fetch: Callable[[Artifact], Found], artifacts: Sequence[Artifact]) -> list[Answer]:
+def side_by_side(
+    fetch: Callable[[Artifact], T], artifacts: Sequence[Artifact], at_a_time: int | None = None
+) -> list[T | SourceError | RefusedError]:
     """What ``fetch`` gives for each, or why it does not; as many at a time as there are cores, for they sum files."""
 
-    def answer(artifact: Artifact) -> Answer:
+    def answer(artifact: Artifact) -> T | SourceError | RefusedError:
         try:
             return fetch(artifact)
         except (SourceError, RefusedError) as error:
             return error
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=at_a_time or os.cpu_count()) as pool:
         return list(pool.map(answer, artifacts))
 
 

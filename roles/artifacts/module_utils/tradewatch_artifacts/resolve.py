@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,11 +11,13 @@ from typing import Any, Protocol
 from . import archives
 from .cache import Cache
 from .known import KnownFiles
-from .model import Answer, Artifact, Found, Problem, RefusedError, SourceError
+from .model import Answer, Artifact, Found, Problem, RefusedError, SourceError, side_by_side
 from .registries import Bundle
 from .upstream import UpstreamSource
 
 SOURCES = ("cache", "upstream", "registries")
+# They wait for the network, not for a core.
+_CHECKS_AT_A_TIME = 8
 
 
 class Source(Protocol):
@@ -62,14 +63,16 @@ class Resolver:
 
         One that is optional may be nowhere; one that must not be used is a problem all the same.
         """
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            return [problem for problem in pool.map(self._check_one, artifacts) if problem]
+        answers = self._find(
+            list(artifacts), lambda source, asked: side_by_side(source.check, asked, _CHECKS_AT_A_TIME)
+        )
+        return [problem for artifact, answer in answers if (problem := self._problem(artifact, answer))]
 
     def resolve(
         self, artifacts: Iterable[Artifact]
     ) -> tuple[dict[str, dict[str, Any]], list[str], bool, list[Problem]]:
         """Resolve all: the fact ``artifacts_resolved``, a line for each, whether a file was made, the problems."""
-        answers = self._find(list(artifacts))
+        answers = self._find(list(artifacts), lambda source, all_: source.fetch_all(all_))
         outcomes = [self._outcome(artifact, answer) for artifact, answer in answers]
         self._known.save()
         resolved = {name: row for outcome in outcomes for name, row in outcome.resolved.items()}
@@ -77,30 +80,46 @@ class Resolver:
         problems = [outcome.problem for outcome in outcomes if outcome.problem]
         return resolved, lines, any(outcome.changed for outcome in outcomes), problems
 
-    def _find(self, artifacts: list[Artifact]) -> list[tuple[Artifact, Answer]]:
-        """Ask each source for what those before it do not give."""
+    def _find(
+        self, artifacts: list[Artifact], ask: Callable[[Source, list[Artifact]], Sequence[Any]]
+    ) -> list[tuple[Artifact, Any]]:
+        """Ask each source for what those before it do not give; an artifact with what is said of it, or an error."""
         failures = {artifact.name: self._unlisted() for artifact in artifacts}
-        answers: dict[str, Answer] = {}
+        answers: dict[str, Any] = {}
+        given: dict[str, str] = {}
+        companions = _companions(artifacts)
         for source in self._sources:
             missing = [artifact for artifact in artifacts if artifact.name not in answers]
-            for artifact, answer in zip(missing, source.fetch_all(missing), strict=True):
+            # The bundle's own belong together, and so do those of a release.
+            apart = {
+                artifact.name: other
+                for artifact in missing
+                for other in companions[artifact.name]
+                if other in given and (given[other] == Bundle.name) != (source.name == Bundle.name)
+            }
+            for name, other in apart.items():
+                failures[name][source.name] = f"not asked: {other} comes from {given[other]}, and they belong together"
+            asked = [artifact for artifact in missing if artifact.name not in apart]
+            for artifact, answer in zip(asked, ask(source, asked), strict=True):
                 if isinstance(answer, SourceError):
                     failures[artifact.name][source.name] = str(answer)
-                else:
-                    answers[artifact.name] = answer
+                    continue
+                answers[artifact.name] = answer
+                if not isinstance(answer, RefusedError):
+                    given[artifact.name] = source.name
         return [
-            (artifact, answers.get(artifact.name) or SourceError(_places(failures[artifact.name])))
+            (
+                artifact,
+                answers[artifact.name] if artifact.name in answers else SourceError(_places(failures[artifact.name])),
+            )
             for artifact in artifacts
         ]
 
     def _outcome(self, artifact: Artifact, answer: Answer) -> _Outcome:
-        if isinstance(answer, SourceError):
-            if not artifact.optional:
-                return _Outcome(problem=self._missing(artifact, answer))
+        if isinstance(answer, (SourceError, RefusedError)):
+            problem = self._problem(artifact, answer)
             line = f"{artifact.name} {artifact.version}: left out, it is optional and nowhere: {answer}"
-            return _Outcome(line=line)
-        if isinstance(answer, RefusedError):
-            return _Outcome(problem=self._refused(artifact, answer))
+            return _Outcome(problem=problem) if problem else _Outcome(line=line)
         try:
             row = {artifact.name: _described(artifact, answer, self._known)}
         except RefusedError as error:
@@ -108,17 +127,12 @@ class Resolver:
         line = f"{artifact.name} {artifact.version}: {answer.source} ({answer.detail})"
         return _Outcome(row, line, answer.changed)
 
-    def _check_one(self, artifact: Artifact) -> Problem | None:
-        failures = self._unlisted()
-        for source in self._sources:
-            try:
-                source.check(artifact)
-                return None
-            except RefusedError as error:
-                return self._refused(artifact, error)
-            except SourceError as error:
-                failures[source.name] = str(error)
-        return None if artifact.optional else self._missing(artifact, SourceError(_places(failures)))
+    def _problem(self, artifact: Artifact, answer: object) -> Problem | None:
+        if isinstance(answer, RefusedError):
+            return self._refused(artifact, answer)
+        if isinstance(answer, SourceError) and not artifact.optional:
+            return self._missing(artifact, answer)
+        return None
 
     def _unlisted(self) -> dict[str, str]:
         allowed = {source.name for source in self._sources}
@@ -143,6 +157,16 @@ def make_resolver(*, cache: str, sources: Sequence[str], repository: str, python
         "registries": Bundle(Path(repository), python, known),
     }
     return Resolver([available[name] for name in sources], store, known)
+
+
+def _companions(artifacts: Iterable[Artifact]) -> dict[str, set[str]]:
+    """By name, the artifacts that come from the bundle if and only if it does."""
+    companions: dict[str, set[str]] = {artifact.name: set() for artifact in artifacts}
+    for artifact in artifacts:
+        if artifact.same_source_as in companions:
+            companions[artifact.name].add(artifact.same_source_as)
+            companions[artifact.same_source_as].add(artifact.name)
+    return companions
 
 
 def _places(failures: dict[str, str]) -> str:

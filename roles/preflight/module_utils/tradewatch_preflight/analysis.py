@@ -15,8 +15,8 @@ def analyse(data: Mapping[str, Any]) -> tuple[list[Problem], list[dict[str, Any]
 
     Args:
         data: ``sources`` (the inventory's paths), ``base`` (what paths are relative to), ``groups``, ``addresses``,
-            ``address_failures``, ``values``, ``failures``, ``refusals``, ``secrets``, ``extensions`` (lines by
-            variable), ``broken_files`` ([{file, message}]), ``probes`` (by host), ``settings`` (the role's variables
+            ``address_failures``, ``values``, ``failures``, ``refusals`` ([{name, what, fix}]), ``secrets``,
+            ``broken_files`` ([{file, message}]), ``probes`` (by host), ``settings`` (the role's variables
             without their prefix).
     """
     scan = yaml_files.scan(data["sources"], data["base"])
@@ -26,7 +26,6 @@ def analyse(data: Mapping[str, Any]) -> tuple[list[Problem], list[dict[str, Any]
     excused = {*scan.names, *data["secrets"]} if unreadable else scan.names
     required = data["settings"]["required_variables"]
     problems += variables.check(data["values"], data["failures"], data["secrets"], excused, required)
-    problems += variables.check_extensions(data["extensions"])
     problems += variables.refused(data["refusals"], data["secrets"])
     rows, found = _tables(data)
     problems += found
@@ -37,6 +36,7 @@ def analyse(data: Mapping[str, Any]) -> tuple[list[Problem], list[dict[str, Any]
     problems += network.check(data["values"], data["addresses"], routes)
     for host, probe in sorted(data["probes"].items()):
         problems += hosts.check(host, probe, data["settings"])
+    problems += hosts.check_parts(data["groups"], data["probes"])
     problems += hosts.check_networks(data["probes"], data["values"])
     problems += hosts.check_first_server(data["groups"].get("k3s_server", []), data["probes"])
     return list(dict.fromkeys(problems)), rows

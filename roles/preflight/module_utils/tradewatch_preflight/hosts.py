@@ -55,6 +55,18 @@ def check_first_server(servers: Sequence[str], probes: Mapping[str, Mapping[str,
     return [Problem(f"host {servers[0]}", what, f"list it below {standing[0]}, so that it joins that cluster")]
 
 
+def check_parts(groups: Mapping[str, Sequence[str]], probes: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+    """A host is a server or an agent for as long as it is in the cluster: the other one would run beside it."""
+    problems = []
+    for part, other, unit in (("server", "agent", "k3s-agent.service"), ("agent", "server", "k3s.service")):
+        for host in groups.get(f"k3s_{part}", ()):
+            if host in probes and unit in sections(probes[host]["output"]).get("units", "").split():
+                what = f"runs a k3s {other}, and its group makes it a k3s {part}"
+                fix = "move its line back, or remove the host and add it anew (docs/operations.md)"
+                problems.append(Problem(f"host {host}", what, fix))
+    return problems
+
+
 def check_networks(probes: Mapping[str, Mapping[str, Any]], variables: Mapping[str, Any]) -> list[Problem]:
     """A standing cluster keeps its networks: nodes and Services have addresses of them."""
     return [

@@ -89,9 +89,9 @@ def _parts(groups: Mapping[str, Sequence[str]]) -> list[Problem]:
 
 
 def _names(hosts: Iterable[str]) -> list[Problem]:
-    fix = "use lower case letters, digits, and - and . between them, at most 63 in all"
+    fix = "use lowercase letters, digits, and - and . between them, at most 63 in all"
     return [
-        Problem(f"host {host}", "is no name of a Kubernetes node", fix)
+        Problem(f"host {host}", "is not a valid Kubernetes node name", fix)
         for host in sorted(hosts)
         if not _NODE_NAME.fullmatch(host)
     ]

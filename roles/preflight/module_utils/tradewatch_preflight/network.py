@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +11,14 @@ from .problem import Problem
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_CLUSTER_VARIABLES = ("cluster_cidr", "service_cidr")
+# The smallest of each, as a prefix length, and why.
+_CLUSTER_VARIABLES = {
+    "cluster_cidr": (22, "every node takes a /24 of it"),
+    "service_cidr": (24, "every Service takes an address of it"),
+}
 # Interfaces that Kubernetes' own networking makes: what they reach is the cluster itself.
-_CLUSTER_INTERFACES = ("cni", "flannel", "kube-", "veth", "tunl", "tun-")
+_CLUSTER_INTERFACES = re.compile(r"cni0|(flannel|kube-|veth|tunl|tun-).*")
+_LIKE = "write it like 10.42.0.0/16"
 
 
 def check(
@@ -27,21 +32,25 @@ def check(
         routes: host to its routes, as ``parse_routes`` returns them.
     """
     problems: list[Problem] = []
-    networks = {name: _parse(name, variables.get(name), problems) for name in _CLUSTER_VARIABLES}
+    networks = {
+        name: network
+        for name in _CLUSTER_VARIABLES
+        if variables.get(name) is not None and (network := _cluster_network(name, variables[name], problems))
+    }
     admins = variables.get("admin_cidrs") or []
     if not isinstance(admins, Sequence) or isinstance(admins, str):
-        problems.append(Problem("admin_cidrs", f"{admins!r} is not a list", "write a list of networks: [192.0.2.0/24]"))
+        fix = "write a list of networks: [192.0.2.0/24]"
+        problems.append(Problem("variable admin_cidrs", f"{admins!r} is not a list", fix))
         admins = []
     for entry in admins:
         _parse("admin_cidrs", entry, problems)
-    for one, other in itertools.product(*networks.values()):
-        if one.overlaps(other):
-            fix = "choose networks that share no address"
-            problems.append(Problem("cluster_cidr", f"{one} overlaps service_cidr {other}", fix))
+    pods, services = (networks.get(name) for name in _CLUSTER_VARIABLES)
+    if pods and services and pods.overlaps(services):
+        fix = "choose networks that share no address"
+        problems.append(Problem("variable cluster_cidr", f"{pods} overlaps service_cidr {services}", fix))
     peers = {address for address in addresses.values() if address}
-    for name, of_name in networks.items():
-        for network in of_name:
-            problems += _host_overlaps(name, network, addresses, routes, peers)
+    for name, network in networks.items():
+        problems += _host_overlaps(name, network, addresses, routes, peers)
     return problems
 
 
@@ -70,14 +79,31 @@ def parse_routes(text: str) -> list[dict[str, str]]:
     return routes
 
 
-def _parse(name: str, text: object, problems: list[Problem]) -> list[Network]:
-    networks = []
-    for part in text.split(",") if isinstance(text, str) else [] if text is None else [text]:
-        try:
-            networks.append(parse(part))
-        except ValueError as error:
-            problems.append(Problem(name, f"{part!r} is not a network ({error})", "write it like 10.42.0.0/16"))
-    return networks
+def _parse(name: str, text: object, problems: list[Problem]) -> Network | None:
+    try:
+        return parse(text)
+    except ValueError as error:
+        problems.append(Problem(f"variable {name}", f"{text!r} is not a network ({error})", _LIKE))
+        return None
+
+
+def _cluster_network(name: str, text: object, problems: list[Problem]) -> Network | None:
+    """One of the cluster's own: k3s takes it as it is, and the nodes have IPv4 addresses only."""
+    if isinstance(text, str) and "," in text:
+        problems.append(Problem(f"variable {name}", f"{text!r} is more than one network", _LIKE))
+        return None
+    network = _parse(name, text, problems)
+    if not network:
+        return None
+    longest, why = _CLUSTER_VARIABLES[name]
+    if network.version != 4:
+        what = f"{network} is no IPv4 network, as the nodes' addresses are IPv4"
+        problems.append(Problem(f"variable {name}", what, _LIKE))
+        return None
+    if network.prefixlen > longest:
+        what = f"{network} is too small, as {why}"
+        problems.append(Problem(f"variable {name}", what, f"choose a /{longest} or larger"))
+    return network
 
 
 def _host_overlaps(
@@ -96,14 +122,14 @@ def _host_overlaps(
             what = f"{network} overlaps the network {reached} of host {host}"
         else:
             continue
-        problems.append(Problem(name, what, "choose a network that no host reaches"))
+        problems.append(Problem(f"variable {name}", what, "choose a network that no host reaches"))
     return problems
 
 
 def _first_overlap(network: Network, routes: Iterable[Mapping[str, str]], peers: Iterable[str]) -> str:
     for route in routes:
         # Routes to other nodes' pods go through those nodes.
-        if route["dev"].startswith(_CLUSTER_INTERFACES) or route["via"] in peers:
+        if _CLUSTER_INTERFACES.fullmatch(route["dev"]) or route["via"] in peers:
             continue
         try:
             if ipaddress.ip_network(route["network"]).overlaps(network):

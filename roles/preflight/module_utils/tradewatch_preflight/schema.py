@@ -9,7 +9,7 @@ import jsonschema  # type: ignore[import-untyped]
 
 from .problem import Problem, did_you_mean
 
-_TYPES = {"object": "a mapping", "array": "a list", "integer": "a whole number", "string": "a text"}
+_TYPES = {"object": "a mapping", "array": "a list", "integer": "a whole number", "string": "a string"}
 
 
 def check(
@@ -70,6 +70,9 @@ def _required(error: jsonschema.ValidationError, where: str, path: str) -> Itera
 
 
 def _type(error: jsonschema.ValidationError, where: str, path: str) -> Iterator[Problem]:
+    if "description" in error.schema:
+        yield from _pattern(error, where, path)
+        return
     wanted = _TYPES.get(str(error.validator_value), str(error.validator_value))
     what = f"{path or 'it'} is {error.instance!r}, not {wanted}"
     yield Problem(where, what, f"write {wanted}")

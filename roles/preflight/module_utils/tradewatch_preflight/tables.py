@@ -13,18 +13,20 @@ from .inventory import NODE_ROLES
 from .problem import Problem, did_you_mean, listed
 
 Row = Mapping[str, Any]
+# By name and namespace, what may be connected to: its ports, None where they are not known.
+Peers = dict[tuple[str, Any], Sequence[int] | None]
 
 _TEXT = {"type": "string", "minLength": 1}
 _LABEL = {
     "type": "string",
     "pattern": r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
-    "description": "use lower case letters, digits and -, at most 63",
+    "description": "use lowercase letters, digits and -, at most 63",
 }
-# Kubernetes' names of container ports are service names of RFC 6335, section 5.1, in lower case.
+# Kubernetes' names of container ports are service names of RFC 6335, section 5.1, in lowercase.
 _PORT_NAME = {
     "type": "string",
     "pattern": r"^(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*$",
-    "description": "use lower case letters, digits and single - between them, at least one letter, at most 15 in all",
+    "description": "use lowercase letters, digits and single - between them, at least one letter, at most 15 in all",
 }
 _PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
 _NODE_PORT = {"type": "integer", "minimum": 30000, "maximum": 32767}
@@ -65,7 +67,9 @@ def _list(items: Mapping[str, Any]) -> dict[str, Any]:
 _QUANTITIES = {
     "type": "object",
     "additionalProperties": {
-        "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
+        "type": ["string", "number"],
+        "pattern": r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?$",
+        "minimum": 0,
         "description": "write a quantity such as 500m, 4Gi or 50",
     },
 }
@@ -112,7 +116,7 @@ _SERVICE = _mapping(
         "secrets": _list(_mapping({"name": _TEXT, "secret": _TEXT, "key": _TEXT}, ["name", "secret", "key"])),
         "files": _list(_FILES),
         "connects_to": _list(_PEER),
-        "resources": _mapping({"requests": {"type": "object"}, "limits": {"type": "object"}}),
+        "resources": _mapping({"requests": _QUANTITIES, "limits": _QUANTITIES}),
     },
     ["name", "namespace", "run", "node_role", "port", "resources"],
 )
@@ -138,6 +142,7 @@ _ARTIFACT = _mapping(
             description="give image (docker://NAME@sha256:DIGEST to pin it), or url with checksum_url or sha256",
         ),
         "registries": _TEXT,
+        "same_source_as": _TEXT,
         "optional": {"type": "boolean"},
     },
     ["name", "kind", "version", "file", "node_roles"],
@@ -148,9 +153,12 @@ def check_artifacts(table: Any) -> tuple[list[dict[str, Any]], list[Problem]]:
     """The rows that can be looked for, and the table's problems."""
     rows, problems = schema.check(table, _ARTIFACT, "artifacts", "artifact")
     problems += _duplicate_names(rows, "artifact")
+    # A row of the wrong shape still exists.
+    names = {str(row.get("name")) for row in table if isinstance(row, dict)} if isinstance(table, list) else set()
     for row in rows:
         where = f"artifact {row['name']}"
         problems += _unknown(where, "node role", row["node_roles"], {*NODE_ROLES, "all"})
+        problems += _unknown(where, "artifact", [row.get("same_source_as", row["name"])], names)
         needs = ("mode", "dest") if row["kind"] == "binary" and row["node_roles"] else ()
         problems += [Problem(where, f"is a binary without {key}", "add it") for key in needs if key not in row]
     return rows, problems
@@ -203,7 +211,8 @@ def check_services(
     Args:
         tables: the tables by variable, read as one.
         namespaces: the namespaces that there are, None when they are not known.
-        peers: what a service may connect to beside the tables' services: ``{service, namespace}``.
+        peers: what a service may connect to beside the tables' services: ``{service, namespace, ports}``, without
+            ``ports`` at any.
         mountable: the Secrets and ConfigMaps that there are.
         node_ports: node ports that something else uses, and what.
     """
@@ -215,8 +224,9 @@ def check_services(
         problems += found
     # A row of the wrong shape is still a peer that exists.
     given = [row for table in tables.values() if isinstance(table, list) for row in table if isinstance(row, dict)]
-    known = {(row["name"], row.get("namespace")) for row in given if isinstance(row.get("name"), str)}
-    known |= {(peer["service"], peer["namespace"]) for peer in peers}
+    known: Peers = {(row["name"], row.get("namespace")): None for row in given if isinstance(row.get("name"), str)}
+    known |= {(row["name"], row["namespace"]): _numbers(row) for row in rows}
+    known |= {(peer["service"], peer["namespace"]): peer.get("ports") for peer in peers}
     problems += _duplicate_names(rows, "service")
     for row in rows:
         where = f"service {row['name']}"
@@ -245,9 +255,13 @@ def _unknown(where: str, kind: str, words: Iterable[str], known: Iterable[str]) 
     ]
 
 
+def _numbers(row: Row) -> list[int]:
+    return [row["port"], *(port["port"] for port in row.get("ports", ()))]
+
+
 def _ports(where: str, row: Row) -> list[Problem]:
     ports = row.get("ports", ())
-    numbers = Counter([row["port"], *(port["port"] for port in ports)])
+    numbers = Counter(_numbers(row))
     names = Counter([_MAIN_PORT, *(port["name"] for port in ports)])
     problems = [
         Problem(where, f"port {port} is used {count} times", "give each of its ports a number of its own")
@@ -274,12 +288,12 @@ def _node_ports(rows: Iterable[Row], used: Mapping[int, str]) -> list[Problem]:
     ]
 
 
-def _peers(where: str, row: Row, known: set[tuple[str, Any]]) -> list[Problem]:
+def _peers(where: str, row: Row, known: Peers) -> list[Problem]:
     problems = []
     where = f"{where} connects_to"
     for peer in row.get("connects_to", ()):
         if "service" in peer:
-            problems += _peer(where, peer["service"], peer["namespace"], known)
+            problems += _peer(where, peer["service"], peer["namespace"], peer["port"], known)
             continue
         for text in (peer["cidr"], *peer.get("except", ())):
             try:
@@ -289,9 +303,13 @@ def _peers(where: str, row: Row, known: set[tuple[str, Any]]) -> list[Problem]:
     return problems
 
 
-def _peer(where: str, service: str, namespace: str, known: set[tuple[str, Any]]) -> list[Problem]:
+def _peer(where: str, service: str, namespace: str, port: int, known: Peers) -> list[Problem]:
     if (service, namespace) in known:
-        return []
+        ports = known[service, namespace]
+        if ports is None or port in ports:
+            return []
+        what = f"{service} in {namespace} has no port {port}"
+        return [Problem(where, what, f"use one of {', '.join(map(str, sorted(ports)))}")]
     elsewhere = sorted(str(space) for name, space in known if name == service)
     if not elsewhere:
         return _unknown(where, "service", [service], {name for name, _ in known})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
+from . import network
 from .problem import Problem, did_you_mean
 
 SOURCES = ("cache", "upstream", "registries")
@@ -35,23 +37,15 @@ def check(
         *_secrets(secrets, failures, set(excused)),
         *_sources(values),
         *_log_collector(values),
+        *_watchdog(values),
     ]
 
 
-def check_extensions(found: Mapping[str, Iterable[str]]) -> list[Problem]:
-    """The problems that the filters of the roles found in the lists that users add to, by variable."""
+def refused(refusals: Iterable[Mapping[str, str]], secrets: Iterable[str]) -> list[Problem]:
+    """Problems that the roles' own filters found: ``{name, what, fix}`` of a variable each."""
     return [
-        Problem(f"variable {name}", line, "write it as docs/extending.md shows")
-        for name, lines in found.items()
-        for line in lines
-    ]
-
-
-def refused(refusals: Mapping[str, Mapping[str, str]], secrets: Iterable[str]) -> list[Problem]:
-    """Problems of variables that a program would refuse: by name why, and where to read how they should be."""
-    return [
-        Problem(f"{'secret' if name in secrets else 'variable'} {name}", f"is malformed ({row['why']})", row["fix"])
-        for name, row in refusals.items()
+        Problem(f"{'secret' if row['name'] in secrets else 'variable'} {row['name']}", row["what"], row["fix"])
+        for row in refusals
     ]
 
 
@@ -64,7 +58,7 @@ def _secrets(secrets: Mapping[str, str], failures: Mapping[str, str], excused: s
         "missing": "is not set",
         "empty": "is empty",
         "example": "still has the example's value",
-        "type": "is not a text",
+        "type": "is not a string",
     }
     problems = []
     for name, state in sorted(secrets.items()):
@@ -94,3 +88,34 @@ def _log_collector(values: Mapping[str, Any]) -> list[Problem]:
         return []
     fix = did_you_mean(str(collector), LOG_COLLECTORS)
     return [Problem("variable log_collector", f"unknown collector {collector}", fix)]
+
+
+def _watchdog(values: Mapping[str, Any]) -> list[Problem]:
+    """Where the dead man's switch is, and whether Alertmanager may connect to it; its address may hold a secret."""
+    problems = []
+    where = "variable alertmanager_watchdog_cidrs"
+    url, cidrs = values.get("alertmanager_watchdog_url"), values.get("alertmanager_watchdog_cidrs", [])
+    if not isinstance(cidrs, list):
+        problems.append(Problem(where, f"{cidrs!r} is not a list", "write a list of networks: [192.0.2.50/32]"))
+    elif url and not cidrs:
+        what = "is empty, and alertmanager_watchdog_url is set: Alertmanager may not connect to it"
+        problems.append(Problem(where, what, "list the networks that it is in, such as [192.0.2.50/32]"))
+    for cidr in cidrs if isinstance(cidrs, list) else ():
+        try:
+            network.parse(cidr)
+        except ValueError as error:
+            problems.append(Problem(where, f"{cidr!r} is not a network ({error})", "write it like 192.0.2.50/32"))
+    if url and not _is_url(url):
+        what = "is not an http:// or https:// URL with a host"
+        fix = "write it like http://192.0.2.50:8095/v1/watchdog"
+        problems.append(Problem("variable alertmanager_watchdog_url", what, fix))
+    return problems
+
+
+def _is_url(text: object) -> bool:
+    try:
+        parts = urlsplit(str(text))
+        # Reading the port judges it.
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
