@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tradewatch_artifacts import archives
 from tradewatch_artifacts.checksums import published
 from tradewatch_artifacts.model import Artifact, Problem, RefusedError, SourceError, artifact_from
@@ -405,6 +406,14 @@ def test_missing_everywhere_is_one_problem_with_three_reasons(cache: Path, upstr
             "registries (not in artifact_sources)"
         )
         assert str(cache / "k3s") in problem.fix
+
+
+# On the hosts
+
+
+def test_an_archive_is_listed_before_it_is_sent(repository: Path) -> None:
+    tasks = [task["name"] for task in yaml.safe_load((repository / "roles/artifacts/tasks/push.yml").read_text())]
+    assert tasks.index("Note which archives are placed") < tasks.index("Send what differs")
 
 
 # Archives
