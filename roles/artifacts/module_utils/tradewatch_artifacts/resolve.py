@@ -97,7 +97,7 @@ class Resolver:
         if isinstance(answer, SourceError):
             if not artifact.optional:
                 return _Outcome(problem=self._missing(artifact, answer))
-            line = f"{artifact.name} {artifact.version}: left out, it is optional and nowhere: {answer}"
+            line = f"{artifact.name} {artifact.version}: skipped (optional, found in no source): {answer}"
             return _Outcome(line=line)
         if isinstance(answer, RefusedError):
             return _Outcome(problem=self._refused(artifact, answer))
@@ -126,7 +126,9 @@ class Resolver:
 
     def _missing(self, artifact: Artifact, error: SourceError) -> Problem:
         fix = f"place it at {self._cache.file(artifact)} or make one of the other sources work"
-        return Problem(f"artifact {artifact.name}", f"version {artifact.version} is nowhere: {error}", fix)
+        return Problem(
+            f"artifact {artifact.name}", f"version {artifact.version} was not found in any source: {error}", fix
+        )
 
     def _refused(self, artifact: Artifact, error: RefusedError) -> Problem:
         return Problem(f"artifact {artifact.name}", str(error), "replace the file, or correct what it is compared with")
