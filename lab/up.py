@@ -13,7 +13,7 @@ from lab import environment, hosts, machine, paths, playbooks, secrets, table
 from lab.bundle import parts
 from lab.steps import LabError, say, together
 
-GO_ON = "Mend it and run `make lab` again: it goes on from there"
+GO_ON = "Fix the cause and run `make lab` again; it resumes from there"
 
 
 @contextmanager

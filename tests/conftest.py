@@ -56,6 +56,15 @@ def checkout() -> set[str]:
     return {line[3:] for line in listed if line[:2] in ("??", "!!") and not line[3:].startswith((".lab/", ".venv/"))}
 
 
+def podman_objects() -> set[str]:
+    """podman's networks and volumes, of whomever."""
+    return {
+        f"{kind} {name}"
+        for kind in ("network", "volume")
+        for name in run("podman", kind, "ls", "--format", "{{.Name}}").split()
+    }
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Have a failed test say what its lab looks like."""
@@ -80,6 +89,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[LabUnderTest]:
     alone = not hosts.any_lab()
     before = checkout()
     under_test.kernel_found = kernel.values()
+    objects = podman_objects()
     started = time.monotonic()
     under_test.output = under_test.make("lab")
     under_test.seconds = time.monotonic() - started
@@ -90,3 +100,4 @@ def lab(request: pytest.FixtureRequest) -> Iterator[LabUnderTest]:
         assert not under_test.directory.exists()
         if alone and not hosts.any_lab():
             assert kernel.values() == under_test.kernel_found
+            assert podman_objects() <= objects

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.commands import REPOSITORY, run
-from tests.lab_under_test import MOLECULE_DIRECTORY
+from tests.lab_under_test import MOLECULE_DIRECTORY, LabUnderTest
 
 # Each scenario needs what those before it leave.
 ORDER = [
@@ -62,12 +62,18 @@ def needed(scenario: str) -> list[str]:
 
 @pytest.mark.parametrize("scenario", [pytest.param(name, marks=pytest.mark.timeout(seconds(name))) for name in ORDER])
 def test_scenario(scenario: str, stands: set[str], tmp_path: Path) -> None:
+    lab = LabUnderTest(MOLECULE_DIRECTORY)
+    # From an empty cache, everything is built in the one of the artifacts: its home directory is empty, and stays so.
+    builds = scenario == "artifacts"
     env = {
+        **(lab.env if builds else {}),
         "TRADEWATCH_MOLECULE_STANDS": ",".join(sorted(stands)),
         # What an earlier run noted as created and prepared may be gone by now.
         "MOLECULE_EPHEMERAL_DIRECTORY": str(tmp_path / "state"),
     }
     command = ("molecule", "test", "--destroy=never", "--scenario-name", scenario)
     run(*command, env=env, timeout=seconds(scenario), log=tmp_path / "log")
+    if builds:
+        assert [str(path) for path in lab.home.rglob("*")] == []
     stands |= {*needed(scenario), scenario}
     stands -= OWN_VARIABLES & {scenario}

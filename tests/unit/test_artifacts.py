@@ -178,7 +178,7 @@ def test_an_optional_artifact_that_is_nowhere_is_one_line_and_no_problem(
     assert not check(cache, artifact, "cache", "upstream")
     fact, line, problems = resolve(cache, artifact, "cache", "upstream")
     assert (fact, problems) == ({}, [])
-    assert line.startswith("k3s v1: left out, it is optional and nowhere: cache (")
+    assert line.startswith("k3s v1: skipped (optional, found in no source): cache (")
     assert "HTTP 404" in line
     assert "\n" not in line
     assert len(resolve(cache, row(upstream=given), "cache", "upstream")[2]) == 1, "one that is not optional"
@@ -402,7 +402,8 @@ def test_missing_everywhere_is_one_problem_with_three_reasons(cache: Path, upstr
         (problem,) = problems
         assert problem.where == "artifact k3s"
         assert problem.what == (
-            f"version v1 is nowhere: cache (no file {cache / 'k3s'}), upstream (HTTP 404 from {upstream[1]}/k3s), "
+            f"version v1 was not found in any source: cache (no file {cache / 'k3s'}), "
+            f"upstream (HTTP 404 from {upstream[1]}/k3s), "
             "registries (not in artifact_sources)"
         )
         assert str(cache / "k3s") in problem.fix
@@ -449,7 +450,7 @@ def test_k3s_and_its_images_both_come_from_the_bundle_or_neither(
         [
             (
                 f"artifact {apart}",
-                f"version v1 is nowhere: cache (no file {cache / apart}), upstream (not in artifact_sources), "
+                f"version v1 was not found in any source: cache (no file {cache / apart}), upstream (not in artifact_sources), "
                 f"registries (not asked: {other} comes from cache, and they belong together)",
                 f"place it at {cache / apart} or make one of the other sources work",
             )
@@ -466,6 +467,14 @@ def test_k3s_and_its_images_both_come_from_the_bundle_or_neither(
 def test_the_table_keeps_k3s_and_its_images_together(repository: Path) -> None:
     table = yaml.safe_load((repository / "inventory/production.example/group_vars/all/artifacts.yml").read_text())
     assert {row["name"]: row.get("same_source_as") for row in table["artifacts"]}["k3s-airgap-images"] == "k3s"
+
+
+# On the hosts
+
+
+def test_an_archive_is_listed_before_it_is_sent(repository: Path) -> None:
+    tasks = [task["name"] for task in yaml.safe_load((repository / "roles/artifacts/tasks/push.yml").read_text())]
+    assert tasks.index("Note which archives are placed") < tasks.index("Send what differs")
 
 
 # Archives

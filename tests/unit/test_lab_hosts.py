@@ -174,7 +174,7 @@ def test_a_playbook_that_fails_fails_make_lab(stages: list[str], monkeypatch: py
     monkeypatch.setattr(
         playbooks, "play", lambda name: playbooks.Result(name, 2, 7.0, {}) if name == stage else play(name)
     )
-    with pytest.raises(LabError, match=rf"^{stage} failed after 7 s; .*run `make lab` again: it goes on from there$"):
+    with pytest.raises(LabError, match=rf"^{stage} failed after 7 s; .*run `make lab` again; it resumes from there$"):
         up.up()
     assert "table" not in stages
 
@@ -192,5 +192,5 @@ def test_a_failed_boot_or_build_says_what_failed_and_how_to_go_on(
     monkeypatch.setattr(module, function, fail)
     with pytest.raises(LabError) as failed:
         up.up()
-    assert str(failed.value) == f"{said}\nMend it and run `make lab` again: it goes on from there"
+    assert str(failed.value) == f"{said}\nFix the cause and run `make lab` again; it resumes from there"
     assert "site.yml" not in stages

@@ -118,7 +118,7 @@ class Resolver:
     def _outcome(self, artifact: Artifact, answer: Answer) -> _Outcome:
         if isinstance(answer, (SourceError, RefusedError)):
             problem = self._problem(artifact, answer)
-            line = f"{artifact.name} {artifact.version}: left out, it is optional and nowhere: {answer}"
+            line = f"{artifact.name} {artifact.version}: skipped (optional, found in no source): {answer}"
             return _Outcome(problem=problem) if problem else _Outcome(line=line)
         try:
             row = {artifact.name: _described(artifact, answer, self._known)}
@@ -140,7 +140,9 @@ class Resolver:
 
     def _missing(self, artifact: Artifact, error: SourceError) -> Problem:
         fix = f"place it at {self._cache.file(artifact)} or make one of the other sources work"
-        return Problem(f"artifact {artifact.name}", f"version {artifact.version} is nowhere: {error}", fix)
+        return Problem(
+            f"artifact {artifact.name}", f"version {artifact.version} was not found in any source: {error}", fix
+        )
 
     def _refused(self, artifact: Artifact, error: RefusedError) -> Problem:
         return Problem(f"artifact {artifact.name}", str(error), "replace the file, or correct what it is compared with")
