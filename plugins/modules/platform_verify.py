@@ -111,8 +111,8 @@ def run(cluster: Cluster) -> tuple[list[str], list[str]]:
         (DNS, lambda _: probes.answers()),
         ("callers without a password are refused", monitoring.passwords_are_wanted),
         ("annotated Services are up targets, and no target is down", monitoring.targets_are_up),
-        ("alerts are evaluated and told", monitoring.rules_are_evaluated),
-        ("logs of every namespace and node are kept", monitoring.logs_are_kept),
+        ("alerts are evaluated and delivered", monitoring.rules_are_evaluated),
+        ("logs from every namespace and node are stored", monitoring.logs_are_kept),
         ("market data flows for every product", monitoring.market_data_flows),
     ]
     summary: list[str] = []

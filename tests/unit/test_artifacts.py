@@ -450,7 +450,8 @@ def test_k3s_and_its_images_both_come_from_the_bundle_or_neither(
         [
             (
                 f"artifact {apart}",
-                f"version v1 was not found in any source: cache (no file {cache / apart}), upstream (not in artifact_sources), "
+                f"version v1 was not found in any source: cache (no file {cache / apart}), "
+                "upstream (not in artifact_sources), "
                 f"registries (not asked: {other} comes from cache, and they belong together)",
                 f"place it at {cache / apart} or make one of the other sources work",
             )
