@@ -184,7 +184,10 @@ async def test_people_are_told_once_of_what_the_store_cannot_take(
     for alerts in ((known, down, warning), (known, over, warning)):
         assert (await service.post("/v1/alerts", webhook(*alerts))).status_code == 503
     for channel in ("pager", "trading-chat"):
-        titles = [message["title"].split(" - ")[0] for message in await room.has(3, channel)]
+        messages = await room.has(3, channel)
+        again = ["an earlier one was not confirmed" in message["text"] for message in messages]
+        assert again == [False, channel == "trading-chat", False]
+        titles = [message["title"].split(" - ")[0] for message in messages]
         assert titles[1:] == ["[FIRING] critical: PostgresqlDown", "[RESOLVED] critical: PostgresqlDown"]
     assert await room.messages("devops-chat") == [], "a warning can wait"
 
@@ -201,6 +204,27 @@ async def test_people_are_told_once_of_what_the_store_cannot_take(
     routed = "SELECT status, count(*) FROM alert_notifications WHERE reason = 'route' GROUP BY 1"
     rows = await database.fetch(routed)
     assert {row["status"]: row["count"] for row in rows} == {"sent": 7}
+
+
+async def test_what_was_not_confirmed_while_the_store_was_away_says_so_when_it_is_back(
+    service: Server, postgres: PostgresServer, room: Chat
+) -> None:
+    critical = webhook(alert("PostgresqlDown", team="trading", severity="critical"))
+    await room.fault(fault="error", status=500, channel="pager", seconds=60)
+
+    async def answers(status: int) -> bool:
+        return (await service.post("/v1/alerts", critical)).status_code == status
+
+    postgres.kill()
+    assert await answers(503)
+    await service.reaches('alert_notifications_total{receiver="pager",status="failed"}', 1)
+    await room.heal()
+    await asyncio.to_thread(postgres.start)
+    await eventually(lambda: answers(200), WAIT_SECONDS)
+    (message,) = await room.has(1, "pager")
+    assert "an earlier one was not confirmed" in message["text"]
+    (message,) = await room.has(1, "trading-chat")
+    assert "an earlier one was not confirmed" not in message["text"]
 
 
 @pytest.mark.timeout(240)

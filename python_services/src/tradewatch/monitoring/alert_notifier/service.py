@@ -90,7 +90,7 @@ class WebhookReceiver:
         """Store what is new. Raises STORE_ERRORS where that cannot be."""
         await self._direct.settle()
         try:
-            new = await store.store(self._pool, webhook.alerts, self._routing, self._direct.told)
+            new = await store.store(self._pool, webhook.alerts, self._routing, self._direct.told, self._direct.attempts)
         except STORE_ERRORS:
             self._direct.begin(webhook.alerts)
             raise

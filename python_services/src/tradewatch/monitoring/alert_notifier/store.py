@@ -8,7 +8,7 @@ Alertmanager does not tell that an alert which it silences or inhibits is over, 
 repeat it. What it repeats no more is marked as unseen: not taken for firing until it is told again.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -38,12 +38,13 @@ UPDATE alerts SET unseen = now() WHERE alert_id IN (
     FOR UPDATE SKIP LOCKED)
 """
 _INSERT_NOTIFICATIONS = """
-INSERT INTO alert_notifications (alert_id, fingerprint, receiver, reason)
-SELECT $1, $2, receiver, $4 FROM unnest($3::text[]) AS receiver
+INSERT INTO alert_notifications (alert_id, fingerprint, receiver, reason, attempts)
+SELECT $1, $2, receiver, $5, attempts FROM unnest($3::text[], $4::integer[]) AS waiting (receiver, attempts)
 """
 _INSERT_SENT = """
 INSERT INTO alert_notifications (alert_id, fingerprint, receiver, reason, status, attempts, finished)
-SELECT $1, $2, receiver, 'route', 'sent', 1, now() FROM unnest($3::text[]) AS receiver
+SELECT $1, $2, receiver, 'route', 'sent', attempts, now()
+FROM unnest($3::text[], $4::integer[]) AS told (receiver, attempts)
 """
 # Who was told that it escalated is told that it is over, at the latest when what it began anew as is.
 _ESCALATED_TO = """
@@ -128,23 +129,29 @@ class Waiting:
 
 
 async def store(
-    pool: Pool, alerts: Iterable[Alert], routing: Routing, told: Callable[[Alert], Sequence[str]]
+    pool: Pool,
+    alerts: Iterable[Alert],
+    routing: Routing,
+    told: Callable[[Alert], Sequence[str]],
+    attempts: Callable[[Alert], Mapping[str, int]],
 ) -> list[Alert]:
     """Keep what is new of a webhook, and who is to be told, in one transaction. Returns what was new.
 
-    `told` says which receivers have been told of an alert already.
+    `told` says which receivers have been told of an alert already, `attempts` how often each was tried.
     """
     new = []
     # In one order, so that two calls that bring the same alerts do not wait for each other in a circle.
     ordered = sorted(alerts, key=lambda alert: alert.key)
     async with pool.acquire() as connection, connection.transaction():
         for alert in ordered:
-            if await _store_alert(connection, alert, routing, told(alert)):
+            if await _store_alert(connection, alert, routing, told(alert), attempts(alert)):
                 new.append(alert)
     return new
 
 
-async def _store_alert(connection: Connection, alert: Alert, routing: Routing, told: Sequence[str]) -> bool:
+async def _store_alert(
+    connection: Connection, alert: Alert, routing: Routing, told: Sequence[str], attempts: Mapping[str, int]
+) -> bool:
     row = (alert.fingerprint, alert.starts_at, alert.status, alert.ended, alert.name, alert.team, alert.severity)
     alert_id = await connection.fetchval(_INSERT_ALERT, *row, alert.labels, alert.annotations)
     if alert_id is None:
@@ -156,9 +163,11 @@ async def _store_alert(connection: Connection, alert: Alert, routing: Routing, t
         rows = await connection.fetch(_ESCALATED_TO, alert.fingerprint, alert.starts_at)
         receivers += [row["receiver"] for row in rows if row["receiver"] in routing.senders]
     waiting = [name for name in dict.fromkeys(receivers) if name not in told]
-    await connection.execute(_INSERT_NOTIFICATIONS, alert_id, alert.fingerprint, waiting, "route")
+    tried = [attempts.get(name, 0) for name in waiting]
+    await connection.execute(_INSERT_NOTIFICATIONS, alert_id, alert.fingerprint, waiting, tried, "route")
     if told:
-        await connection.execute(_INSERT_SENT, alert_id, alert.fingerprint, list(told))
+        tried = [attempts.get(name, 1) for name in told]
+        await connection.execute(_INSERT_SENT, alert_id, alert.fingerprint, list(told), tried)
     return True
 
 
@@ -192,7 +201,7 @@ async def escalate(pool: Pool, after: timedelta, receivers: Sequence[str]) -> li
     async with pool.acquire() as connection, connection.transaction():
         rows = await connection.fetch(_ESCALATE, after)
         for row in rows:
-            arguments = (row["alert_id"], row["fingerprint"], list(receivers), "escalation")
+            arguments = (row["alert_id"], row["fingerprint"], list(receivers), [0] * len(receivers), "escalation")
             await connection.execute(_INSERT_NOTIFICATIONS, *arguments)
     return [row["name"] for row in rows]
 
