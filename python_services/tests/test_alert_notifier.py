@@ -24,6 +24,7 @@ from alert_support import (
 )
 from postgres_support import ROLE_PASSWORD, Database, PostgresServer
 from services_support import eventually
+from structlog.testing import capture_logs
 from tradewatch import cli
 from tradewatch.monitoring.alert_notifier.dispatcher import POLL_SECONDS
 
@@ -116,6 +117,15 @@ async def test_what_is_forged_or_malformed_is_refused_in_one_line_and_counted(
         assert await service.metric(f'alert_webhook_requests_total{{outcome="{outcome}"}}') == count
     assert await database.fetch("SELECT * FROM alerts") == []
     assert await room.messages() == []
+
+
+async def test_what_alertmanager_left_out_is_counted_and_logged(service: Server, room: Chat) -> None:
+    with capture_logs() as lines:
+        answer = await service.post("/v1/alerts", webhook(alert(), truncatedAlerts=23))
+    assert (answer.status_code, answer.json()) == (200, {"stored": 1, "repeated": 0})
+    assert [line["alerts"] for line in lines if line["event"] == "Alertmanager left alerts out"] == [23]
+    assert await service.metric("alert_webhook_truncated_total") == 23
+    await room.has(1)
 
 
 async def test_hostile_text_is_stored_and_told(service: Server, room: Chat) -> None:

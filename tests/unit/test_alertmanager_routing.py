@@ -16,11 +16,12 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import pytest
 import yaml
-from tradewatch.monitoring.alert_notifier.service import AlertNotifierSettings
+from tradewatch.monitoring.alert_notifier.service import MAX_BODY_BYTES, AlertNotifierSettings
 
 from lab.bundle import oci, parts
 from tests.commands import REPOSITORY
@@ -161,6 +162,31 @@ def told_by_rule(name: str) -> dict[str, str]:
     """The labels of a real rule's alert, as its first promtool test in which it fires expects them."""
     fired = (case for case in RuleFolder(REPOSITORY / "files/rules").cases if case.alertname == name and case.expected)
     return {"alertname": name, **next(fired).expected[0]["exp_labels"]}
+
+
+def test_a_group_of_the_largest_alerts_is_not_refused(configuration: Path) -> None:
+    receivers = yaml.safe_load(configuration.read_text())["receivers"]
+    [most] = {
+        hook["max_alerts"] for each in receivers if each["name"] != "watchdog" for hook in each["webhook_configs"]
+    }
+    folder = RuleFolder(REPOSITORY / "files/rules")
+    source = {rule.name: f"https://198.51.100.100:30090/graph?g0.expr={quote(rule.expr)}" for rule in folder.alerts}
+    alerts = [
+        {
+            "status": "resolved",
+            "labels": {"alertname": case.alertname, **alert.get("exp_labels", {})},
+            "annotations": alert.get("exp_annotations", {}),
+            "startsAt": "2026-01-01T00:00:00.123456789Z",
+            "endsAt": "2026-01-01T00:00:00.123456789Z",
+            "generatorURL": source[case.alertname],
+            "fingerprint": "0123456789abcdef",
+        }
+        for case in folder.cases
+        for alert in case.expected
+    ]
+    sizes = [len(json.dumps(alert)) for alert in alerts]
+    # What is of the whole group, such as its common labels, takes less than two alerts do.
+    assert (most + 2) * max(sizes) < MAX_BODY_BYTES
 
 
 def _seconds(text: str) -> int:
