@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -163,6 +164,21 @@ class Server:
         await eventually(high_enough, WAIT_SECONDS)
 
 
+@asynccontextmanager
+async def repeating(service: Server, *alerts: dict[str, Any]) -> AsyncIterator[None]:
+    """Alertmanager meanwhile, which tells over and over of what fires."""
+
+    async def repeat() -> None:
+        while True:
+            await service.post("/v1/alerts", webhook(*alerts))
+            await asyncio.sleep(0.2)
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(repeat())
+        yield
+        task.cancel()
+
+
 class Process(Server):
     """alert-notifier as it runs in production, a process of its own."""
 
@@ -218,15 +234,21 @@ class Process(Server):
 
 @asynccontextmanager
 async def notifier(
-    database: Database, document: dict[str, Any], *, escalate_after: float = 60, send_timeout: float = 5
+    database: Database,
+    document: dict[str, Any],
+    *,
+    escalate_after: float = 60,
+    unseen_after: float = 3600,
+    send_timeout: float = 5,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Server]:
     """The same in the test's own process, which starts at once."""
     registry, liveness, stop = CollectorRegistry(), Liveness(), asyncio.Event()
     routing = parse_routing(json.dumps(document))
     metrics = NotifierMetrics(registry, routing.senders)
     async with database.connect() as pool:
-        patience = Patience(send_timeout, 10, 0.2, 1.0, 3600, escalate_after)
-        dispatcher = Dispatcher(pool, routing, patience, metrics, liveness)
+        patience = Patience(send_timeout, 10, 0.2, 1.0, 3600, escalate_after, unseen_after)
+        dispatcher = Dispatcher(pool, routing, patience, metrics, liveness, clock=clock)
         direct = DirectTelling(routing, send_timeout, metrics)
         routes = [WebhookReceiver(pool, routing, metrics, direct, dispatcher.wake).route(SecretStr(TOKEN))]
         async with HttpServer(0, registry, liveness, [], routes, max_body_bytes=MAX_BODY_BYTES) as server:

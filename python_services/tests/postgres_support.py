@@ -31,6 +31,14 @@ def _as_somebody(*command: str) -> list[str]:
     return [*prefix, *command]
 
 
+def _runs(pid: str) -> bool:
+    """Whether there is such a process that has not ended; whom nobody waits for stays as a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @dataclass(frozen=True)
 class Database:
     """A migrated database: `url` is the services', without its password."""
@@ -99,10 +107,16 @@ class PostgresServer:
     def kill(self) -> None:
         """End it as a crash would; `start` recovers."""
         assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         self._process.kill()
         self._process.wait(20)
         self._process = None
-        # The server's children see their parent gone and end; until then they hold the data.
+        # The server's children see their parent gone and end; until then they answer their clients and hold the data.
+        deadline = time.monotonic() + 20
+        while any(_runs(child) for child in children):
+            assert time.monotonic() < deadline, "PostgreSQL's processes did not end within 20 s"
+            time.sleep(0.01)
         pid_file = self._data / "postmaster.pid"
         pid_file.unlink(missing_ok=True)
 

@@ -19,10 +19,12 @@ from alert_support import (
     chat,
     notifier,
     receivers,
+    repeating,
     webhook,
 )
 from postgres_support import ROLE_PASSWORD, Database, PostgresServer
 from services_support import eventually
+from structlog.testing import capture_logs
 from tradewatch import cli
 from tradewatch.monitoring.alert_notifier.dispatcher import POLL_SECONDS
 
@@ -117,6 +119,15 @@ async def test_what_is_forged_or_malformed_is_refused_in_one_line_and_counted(
     assert await room.messages() == []
 
 
+async def test_what_alertmanager_left_out_is_counted_and_logged(service: Server, room: Chat) -> None:
+    with capture_logs() as lines:
+        answer = await service.post("/v1/alerts", webhook(alert(), truncatedAlerts=23))
+    assert (answer.status_code, answer.json()) == (200, {"stored": 1, "repeated": 0})
+    assert [line["alerts"] for line in lines if line["event"] == "Alertmanager left alerts out"] == [23]
+    assert await service.metric("alert_webhook_truncated_total") == 23
+    await room.has(1)
+
+
 async def test_hostile_text_is_stored_and_told(service: Server, room: Chat) -> None:
     hostile = alert("Nul", 3, team="trading\x00\x1b[31m")
     hostile["annotations"]["description"] = "{{ app_url }} <b>" + "long " * 20_000
@@ -183,7 +194,10 @@ async def test_people_are_told_once_of_what_the_store_cannot_take(
     for alerts in ((known, down, warning), (known, over, warning)):
         assert (await service.post("/v1/alerts", webhook(*alerts))).status_code == 503
     for channel in ("pager", "trading-chat"):
-        titles = [message["title"].split(" - ")[0] for message in await room.has(3, channel)]
+        messages = await room.has(3, channel)
+        again = ["an earlier one was not confirmed" in message["text"] for message in messages]
+        assert again == [False, channel == "trading-chat", False]
+        titles = [message["title"].split(" - ")[0] for message in messages]
         assert titles[1:] == ["[FIRING] critical: PostgresqlDown", "[RESOLVED] critical: PostgresqlDown"]
     assert await room.messages("devops-chat") == [], "a warning can wait"
 
@@ -200,6 +214,27 @@ async def test_people_are_told_once_of_what_the_store_cannot_take(
     routed = "SELECT status, count(*) FROM alert_notifications WHERE reason = 'route' GROUP BY 1"
     rows = await database.fetch(routed)
     assert {row["status"]: row["count"] for row in rows} == {"sent": 7}
+
+
+async def test_what_was_not_confirmed_while_the_store_was_away_says_so_when_it_is_back(
+    service: Server, postgres: PostgresServer, room: Chat
+) -> None:
+    critical = webhook(alert("PostgresqlDown", team="trading", severity="critical"))
+    await room.fault(fault="error", status=500, channel="pager", seconds=60)
+
+    async def answers(status: int) -> bool:
+        return (await service.post("/v1/alerts", critical)).status_code == status
+
+    postgres.kill()
+    assert await answers(503)
+    await service.reaches('alert_notifications_total{receiver="pager",status="failed"}', 1)
+    await room.heal()
+    await asyncio.to_thread(postgres.start)
+    await eventually(lambda: answers(200), WAIT_SECONDS)
+    (message,) = await room.has(1, "pager")
+    assert "an earlier one was not confirmed" in message["text"]
+    (message,) = await room.has(1, "trading-chat")
+    assert "an earlier one was not confirmed" not in message["text"]
 
 
 @pytest.mark.timeout(240)
@@ -279,7 +314,8 @@ async def test_what_nobody_acknowledges_escalates_once(
     assert (code, text.startswith("SeenTo was acknowledged by Ada at ")) == (0, True)
     assert (await command("alerts", "ack", "00000000000000ff", "--by", "Ada"))[0] == 3
 
-    (message,) = await room.has(1, "managers")
+    async with repeating(service, seen_to, left):
+        (message,) = await room.has(1, "managers")
     assert message["title"].startswith("[ESCALATED] critical: Left")
     assert "Nobody has acknowledged this alert." in message["text"]
     assert "Acknowledge: tradewatch alerts ack 0000000000000002 --by NAME" in message["text"]
@@ -308,9 +344,12 @@ async def test_what_nobody_acknowledges_escalates_once(
 
 
 async def test_what_began_anew_before_its_end_was_told_is_over(service: Server, room: Chat, command: Command) -> None:
-    for times in ({}, {"began_after": 30.0}, {"began_after": 30.0, "resolved_after": 60.0}):
-        await service.post("/v1/alerts", webhook(alert("NodeDown", severity="critical", **times)))
-    await asyncio.sleep(ESCALATE_AFTER + 2 * POLL_SECONDS)
+    before, anew = (alert("NodeDown", severity="critical", began_after=after) for after in (0.0, 30.0))
+    over = alert("NodeDown", severity="critical", began_after=30.0, resolved_after=60.0)
+    for told in (before, anew, over):
+        await service.post("/v1/alerts", webhook(told))
+    async with repeating(service, before, anew):
+        await asyncio.sleep(ESCALATE_AFTER + 2 * POLL_SECONDS)
     assert await service.metric("alert_escalations_total") == 0
 
     async def measured() -> bool:
@@ -327,8 +366,8 @@ async def test_whom_it_escalated_to_hears_once_that_it_is_over_after_it_began_an
     async def post(**times: float) -> None:
         await service.post("/v1/alerts", webhook(alert("NodeDown", severity="critical", **times)))
 
-    await post()
-    await room.has(1, "managers")
+    async with repeating(service, alert("NodeDown", severity="critical")):
+        await room.has(1, "managers")
     await post(began_after=30.0)
     await post(began_after=30.0, resolved_after=60.0)
     assert [message["title"].split()[0] for message in await room.has(2, "managers")] == ["[ESCALATED]", "[RESOLVED]"]
@@ -337,6 +376,81 @@ async def test_whom_it_escalated_to_hears_once_that_it_is_over_after_it_began_an
     await room.has(5, "devops-chat")
     await asyncio.sleep(2 * POLL_SECONDS)
     assert len(await room.messages("managers")) == 2
+
+
+async def test_what_is_muted_is_neither_escalated_nor_open_until_it_is_told_again(
+    database: Database, room: Chat, command: Command
+) -> None:
+    async def states() -> dict[str, str]:
+        _, text = await command("alerts", "list", "--json")
+        return {row["alert"]: row["state"] for row in json.loads(text)}
+
+    muted, left = (alert(name, number, severity="critical") for number, name in ((1, "Muted"), (2, "Left")))
+    async with notifier(database, receivers(room), escalate_after=1, unseen_after=3) as service:
+        await service.post("/v1/alerts", webhook(muted, left, alert("Minor", 3)))
+        async with repeating(service, left):
+            (message,) = await room.has(1, "managers")
+            assert message["title"].startswith("[ESCALATED] critical: Left")
+
+            async def unseen() -> bool:
+                return await states() == {"Muted": "unseen", "Left": "escalated", "Minor": "unseen"}
+
+            await eventually(unseen, WAIT_SECONDS)
+            _, text = await command("alerts", "list", "--open")
+            assert "Left" in text
+            assert "Muted" not in text
+            assert "Minor" not in text
+
+            async def measured() -> bool:
+                return await service.metric("alerts_unacknowledged") == 1
+
+            await eventually(measured, WAIT_SECONDS)
+            assert len(await room.messages("managers")) == 1
+        # The silence is over, and the alert is not.
+        await service.post("/v1/alerts", webhook(muted))
+        assert (await states())["Muted"] == "firing"
+        (row,) = await database.fetch("SELECT seen_since = last_seen AS anew FROM alerts WHERE name = 'Muted'")
+        assert row["anew"], "there is time anew to acknowledge it"
+        async with repeating(service, muted, left):
+            told = await room.has(2, "managers")
+        assert told[1]["title"].startswith("[ESCALATED] critical: Muted")
+        await service.post("/v1/alerts", webhook(alert("Muted", 1, severity="critical", resolved_after=100)))
+        assert (await room.has(3, "managers"))[2]["title"].startswith("[RESOLVED] critical: Muted")
+        assert await states() == {"Muted": "resolved", "Left": "escalated", "Minor": "unseen"}
+        # What was repeated was told to nobody twice: three beginnings and an end.
+        await room.has(4, "devops-chat")
+
+
+async def test_who_could_not_listen_takes_nothing_for_unseen(
+    database: Database, postgres: PostgresServer, room: Chat
+) -> None:
+    ahead = 0.0
+    critical = alert(severity="critical")
+
+    async def marked() -> bool:
+        (row,) = await database.fetch("SELECT unseen FROM alerts")
+        return row["unseen"] is not None
+
+    async def looked(service: Server) -> None:
+        """The alert was not told for two hours, and the notifier has looked."""
+        await database.fetch("UPDATE alerts SET last_seen = now() - interval '2 hours'")
+        await service.reaches("alert_notifier_last_refresh_timestamp_seconds", time.time())
+
+    async with notifier(
+        database, receivers(room), unseen_after=3600, clock=lambda: time.monotonic() + ahead
+    ) as service:
+        await service.post("/v1/alerts", webhook(critical))
+        await looked(service)
+        assert not await marked(), "it has just started"
+        ahead = 3600
+        await eventually(marked, WAIT_SECONDS)
+        await service.post("/v1/alerts", webhook(critical))
+        postgres.kill()
+        # Until the dispatcher has asked for work.
+        await asyncio.sleep(2 * POLL_SECONDS)
+        await asyncio.to_thread(postgres.start)
+        await looked(service)
+        assert not await marked(), "no repeat could be stored"
 
 
 async def test_what_waits_for_a_receiver_that_is_no_more_is_given_up(database: Database, room: Chat) -> None:

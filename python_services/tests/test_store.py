@@ -35,6 +35,25 @@ async def test_upgrades_started_together_wait_for_each_other(postgres: PostgresS
     assert await asyncio.gather(*(schema.upgrade(settings) for _ in range(3))) == [schema.head()] * 3
 
 
+async def test_alerts_that_were_told_before_are_taken_over(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await postgres.create("told_before")
+    settings = postgres.upgrade_settings(old)
+    with monkeypatch.context() as patched:
+        to_head = schema.command.upgrade
+        patched.setattr(schema.command, "upgrade", lambda config, _: to_head(config, "0003"))
+        await schema.upgrade(settings)
+    await old.fetch("""
+INSERT INTO alerts (fingerprint, starts_at, status, ends_at, name, team, severity, labels, annotations, received)
+SELECT '0123456789abcdef', now(), status, ends_at, 'Old', 'devops', 'critical', '{}', '{}', now() - interval '1 day'
+FROM (VALUES ('firing', NULL::timestamptz), ('resolved', now())) AS told (status, ends_at)
+""")
+    await schema.upgrade(settings)
+    rows = await old.fetch("SELECT seen_since = received AS kept, last_seen > received AS seen, unseen FROM alerts")
+    assert [tuple(row.values()) for row in rows] == [(True, True, None)] * 2
+
+
 async def test_check_tells_a_good_store_from_a_bad_one(postgres: PostgresServer, database: Database) -> None:
     async with database.connect() as pool:
         found = await ping(pool)

@@ -11,14 +11,17 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import pytest
 import yaml
+from tradewatch.monitoring.alert_notifier.service import MAX_BODY_BYTES, AlertNotifierSettings
 from tradewatch.monitoring.anomaly_detector.series import DEFAULT_SERIES
 
 from lab.bundle import oci, parts
@@ -177,19 +180,54 @@ def told_by_rule(name: str) -> dict[str, str]:
     return {"alertname": name, **next(fired).expected[0]["exp_labels"]}
 
 
-@pytest.mark.servers
-def test_alertmanager_inhibits_groups_and_proves_who_it_is(
-    repository: Path, programs: Path, tmp_path: Path, calls: ThreadingHTTPServer
-) -> None:
+def test_a_group_of_the_largest_alerts_is_not_refused(configuration: Path) -> None:
+    receivers = yaml.safe_load(configuration.read_text())["receivers"]
+    [most] = {
+        hook["max_alerts"] for each in receivers if each["name"] != "watchdog" for hook in each["webhook_configs"]
+    }
+    folder = RuleFolder(REPOSITORY / "files/rules")
+    source = {rule.name: f"https://198.51.100.100:30090/graph?g0.expr={quote(rule.expr)}" for rule in folder.alerts}
+    alerts = [
+        {
+            "status": "resolved",
+            "labels": {"alertname": case.alertname, **alert.get("exp_labels", {})},
+            "annotations": alert.get("exp_annotations", {}),
+            "startsAt": "2026-01-01T00:00:00.123456789Z",
+            "endsAt": "2026-01-01T00:00:00.123456789Z",
+            "generatorURL": source[case.alertname],
+            "fingerprint": "0123456789abcdef",
+        }
+        for case in folder.cases
+        for alert in case.expected
+    ]
+    sizes = [len(json.dumps(alert)) for alert in alerts]
+    # What is of the whole group, such as its common labels, takes less than two alerts do.
+    assert (most + 2) * max(sizes) < MAX_BODY_BYTES
+
+
+def _seconds(text: str) -> int:
+    number, unit = text[:-1], text[-1]
+    return int(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+
+
+def test_two_repeats_come_before_the_notifier_takes_an_alert_for_unseen(configuration: Path) -> None:
+    route = yaml.safe_load(configuration.read_text())["route"]
+    teams = [team for team in route["routes"] if team["receiver"] != "watchdog"]
+    assert teams
+    unseen_after = AlertNotifierSettings.model_fields["unseen_after_seconds"].default
+    escalate_after = AlertNotifierSettings.model_fields["escalate_after_seconds"].default
+    for timed in (route, *(inner for team in teams for inner in team.get("routes", [team]))):
+        # Alertmanager looks whether a repeat is due when the group has rested.
+        repeat = _seconds(timed["repeat_interval"]) + _seconds(timed["group_interval"])
+        assert 2 * repeat <= unseen_after
+        assert repeat < escalate_after
+
+
+@contextmanager
+def running(programs: Path, log_file: Path, text: str) -> Iterator[str]:
+    """The real Alertmanager with this configuration; its URL."""
     # Debian's Alertmanager looks for its templates below /usr/share, so it gets a root of its own.
     (programs / "token").write_text(TOKEN)
-    text = render(
-        repository,
-        alertmanager_notifier_url=f"http://127.0.0.1:{calls.server_port}/v1/alerts",
-        alertmanager_group_wait="1s",
-        alertmanager_critical_group_wait="1s",
-        alertmanager_critical_group_interval="1s",
-    )
     (programs / "alertmanager.yml").write_text(text.replace("/etc/alertmanager/web/webhook-token", "/token"))
     port = _free_port()
     command = [
@@ -197,13 +235,78 @@ def test_alertmanager_inhibits_groups_and_proves_who_it_is(
         "--config.file=/alertmanager.yml",
         f"--web.listen-address=127.0.0.1:{port}",
         "--cluster.listen-address=",
-        "--storage.path=/data",
+        f"--storage.path=/data-{port}",
     ]
-    with (tmp_path / "log").open("wb") as log:
+    with log_file.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         url = f"http://127.0.0.1:{port}"
-        _eventually(lambda: _answers(f"{url}/-/ready"), f"ready; its log: {tmp_path / 'log'}")
+        _eventually(lambda: _answers(f"{url}/-/ready"), f"ready; its log: {log_file}")
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.servers
+def test_a_muted_alert_is_not_repeated_and_its_end_is_not_told(
+    repository: Path, programs: Path, tmp_path: Path, calls: ThreadingHTTPServer
+) -> None:
+    """What alert-notifier takes an alert for unseen by."""
+    text = render(
+        repository,
+        alertmanager_notifier_url=f"http://127.0.0.1:{calls.server_port}/v1/alerts",
+        alertmanager_critical_group_wait="1s",
+        alertmanager_critical_group_interval="1s",
+        alertmanager_critical_repeat_interval="1s",
+    )
+
+    def told(alert: dict[str, str]) -> list[dict[str, Any]]:
+        alerts = [each for _, body in list(Calls.seen) for each in body["alerts"]]
+        return [each for each in alerts if each["labels"] == alert]
+
+    with running(programs, tmp_path / "log", text) as url:
+        muted = {"alertname": "ReconcileStale", "severity": "critical", "team": "trading"}
+        other = {**muted, "alertname": "TradingHalted"}
+        _post(url, muted, other)
+        _eventually(lambda: min(len(told(muted)), len(told(other))) >= 3, "both are repeated")
+        assert len({(each["fingerprint"], each["startsAt"], each["status"]) for each in told(muted)}) == 1
+        now = datetime.now(UTC)
+        silence = {
+            "matchers": [{"name": "alertname", "value": muted["alertname"], "isRegex": False, "isEqual": True}],
+            "startsAt": now.isoformat(),
+            "endsAt": (now + timedelta(minutes=10)).isoformat(),
+            "createdBy": "test",
+            "comment": "test",
+        }
+        _send(f"{url}/api/v2/silences", silence)
+
+        def others() -> Callable[[], bool]:
+            """Whether the other alert has been told so often since then that the group has long rested."""
+            before = len(told(other))
+            return lambda: len(told(other)) >= before + 3
+
+        _eventually(others(), "the other is repeated")
+        before = len(told(muted))
+        _eventually(others(), "the other is repeated")
+        _post(url, muted, ends_in_minutes=-0.01)
+        _eventually(others(), "the other is repeated")
+        assert len(told(muted)) == before
+        assert {each["status"] for each in told(muted)} == {"firing"}
+
+
+@pytest.mark.servers
+def test_alertmanager_inhibits_groups_and_proves_who_it_is(
+    repository: Path, programs: Path, tmp_path: Path, calls: ThreadingHTTPServer
+) -> None:
+    text = render(
+        repository,
+        alertmanager_notifier_url=f"http://127.0.0.1:{calls.server_port}/v1/alerts",
+        alertmanager_group_wait="1s",
+        alertmanager_critical_group_wait="1s",
+        alertmanager_critical_group_interval="1s",
+    )
+    with running(programs, tmp_path / "log", text) as url:
         dead, crashing, unready = map(told_by_rule, ("NodeDown", "KubePodCrashLooping", "KubePodNotReady"))
         assert dead["node"] == crashing["node"] == unready["node"]
         # One condition, told by two real rules: only the worse is told, and of another device the warning too.
@@ -254,9 +357,6 @@ def test_alertmanager_inhibits_groups_and_proves_who_it_is(
         for _, body in Calls.seen:
             assert body["version"] == "4"
             assert all(re.fullmatch("[0-9a-f]{16}", alert["fingerprint"]) for alert in body["alerts"])
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def _told() -> set[tuple[str, str, str]]:
@@ -272,9 +372,12 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _post(url: str, *alerts: dict[str, str]) -> None:
-    ends = (datetime.now(UTC) + timedelta(minutes=10)).isoformat()
-    body = json.dumps([{"labels": labels, "annotations": {}, "endsAt": ends} for labels in alerts]).encode()
-    request = urllib.request.Request(f"{url}/api/v2/alerts", body, {"Content-Type": "application/json"})
+def _post(url: str, *alerts: dict[str, str], ends_in_minutes: float = 10) -> None:
+    ends = (datetime.now(UTC) + timedelta(minutes=ends_in_minutes)).isoformat()
+    _send(f"{url}/api/v2/alerts", [{"labels": labels, "annotations": {}, "endsAt": ends} for labels in alerts])
+
+
+def _send(url: str, body: object) -> None:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=10) as answer:
         assert answer.status == 200

@@ -7,16 +7,17 @@ from tradewatch.store import audit
 from tradewatch.store.database import Pool
 
 # One row an alert, from its beginning to its end; one whose beginning was never told has but an end, and one that began
-# anew before its end was told has none.
+# anew before its end was told has none. Unseen is what Alertmanager ceased to tell: silenced, inhibited, or over since.
 _ALERTS = """
 SELECT coalesce(f.starts_at, r.starts_at) AS started, r.ends_at AS ended,
        CASE WHEN r.alert_id IS NOT NULL THEN 'resolved' WHEN anew.began THEN 'began anew'
+            WHEN f.unseen IS NOT NULL THEN 'unseen'
             WHEN f.acknowledged IS NOT NULL THEN 'acknowledged' WHEN f.escalated IS NOT NULL THEN 'escalated'
             ELSE 'firing' END AS state,
        coalesce(f.severity, r.severity) AS severity, coalesce(f.team, r.team) AS team,
        coalesce(f.name, r.name) AS alert, coalesce(f.fingerprint, r.fingerprint) AS fingerprint,
        coalesce(f.annotations, r.annotations) ->> 'summary' AS summary,
-       f.acknowledged_by, f.acknowledged, f.escalated, coalesce(f.labels, r.labels) AS labels,
+       f.acknowledged_by, f.acknowledged, f.escalated, f.last_seen, coalesce(f.labels, r.labels) AS labels,
        (SELECT string_agg(n.receiver || ' ' || n.status, ', ' ORDER BY n.notification_id)
         FROM alert_notifications AS n WHERE n.alert_id IN (f.alert_id, r.alert_id)) AS told
 FROM (SELECT * FROM alerts WHERE status = 'firing') AS f
@@ -24,7 +25,7 @@ FULL JOIN (SELECT * FROM alerts WHERE status = 'resolved') AS r USING (fingerpri
 CROSS JOIN LATERAL (SELECT EXISTS (
     SELECT 1 FROM alerts AS later
     WHERE later.fingerprint = f.fingerprint AND later.starts_at > f.starts_at) AS began) AS anew
-WHERE NOT $1 OR r.alert_id IS NULL AND NOT anew.began
+WHERE NOT $1 OR r.alert_id IS NULL AND f.unseen IS NULL AND NOT anew.began
 ORDER BY coalesce(f.alert_id, r.alert_id) DESC LIMIT $2
 """
 _COLUMNS = ("started", "state", "severity", "team", "alert", "summary", "told", "acknowledged_by", "fingerprint")

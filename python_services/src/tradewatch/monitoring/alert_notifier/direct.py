@@ -1,7 +1,7 @@
 """Telling of critical alerts that the store cannot take: one about the store itself must not wait for it.
 
-What was told so is kept in memory until the store has it, and is stored as sent. A process that ends before that tells
-it again.
+What was told so is kept in memory until the store has it, and is stored as sent; what was not confirmed is stored with
+the attempts there were. A process that ends before that tells it again.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ class DirectTelling:
         self._timeout_seconds = timeout_seconds
         self._metrics = metrics
         self._told: dict[Key, set[str]] = {}
+        self._attempts: dict[Key, dict[str, int]] = {}
         self._stored: dict[Key, None] = {}
         self._under_way: dict[tuple[Key, str], asyncio.Task[None]] = {}
 
@@ -59,11 +60,16 @@ class DirectTelling:
         """The receivers that have confirmed it and are not in the store yet."""
         return sorted(self._told.get(alert.key, ()))
 
+    def attempts(self, alert: Alert) -> dict[str, int]:
+        """How often each receiver was tried that is not in the store yet, confirmed or not."""
+        return dict(self._attempts.get(alert.key, {}))
+
     def stored(self, alerts: Iterable[Alert]) -> None:
         """The store has these now."""
         for alert in alerts:
             key = alert.key
             self._told.pop(key, None)
+            self._attempts.pop(key, None)
             self._stored.pop(key, None)
             self._stored[key] = None
         _forget_oldest(self._stored)
@@ -81,8 +87,11 @@ class DirectTelling:
             alert.labels,
             alert.annotations,
         )
-        message = messages.compose(told, escalation=False, attempt=1, max_characters=sender.max_characters)
-        shown = {"receiver": sender.name, "alert": alert.name, "status": alert.status}
+        attempts = self._attempts.setdefault(alert.key, {})
+        _forget_oldest(self._attempts)
+        attempt = attempts[sender.name] = attempts.get(sender.name, 0) + 1
+        message = messages.compose(told, escalation=False, attempt=attempt, max_characters=sender.max_characters)
+        shown = {"receiver": sender.name, "alert": alert.name, "status": alert.status, "attempt": attempt}
         try:
             await sender.send(told.fingerprint, message.title, message.body, message.kind, self._timeout_seconds)
         except NotDelivered as error:
@@ -97,6 +106,6 @@ class DirectTelling:
         _log.warning("delivered while the store is away", **shown)
 
 
-def _forget_oldest(known: dict[Key, set[str]] | dict[Key, None]) -> None:
+def _forget_oldest(known: dict[Key, set[str]] | dict[Key, dict[str, int]] | dict[Key, None]) -> None:
     while len(known) > MAX_KNOWN:
         del known[next(iter(known))]

@@ -28,7 +28,11 @@ _ResultT = TypeVar("_ResultT")
 
 @dataclass(frozen=True)
 class Patience:
-    """Durations in seconds: an attempt, a loan beyond it, a receiver's back-off, all attempts, and until escalation."""
+    """Durations in seconds.
+
+    Of an attempt, a loan beyond it, a receiver's back-off and all attempts; until escalation, and until an alert that
+    is not told again counts as unseen.
+    """
 
     send_timeout_seconds: float
     loan_margin_seconds: float
@@ -36,6 +40,7 @@ class Patience:
     retry_max_seconds: float
     give_up_seconds: float
     escalate_after_seconds: float
+    unseen_after_seconds: float
 
     @property
     def loan(self) -> timedelta:
@@ -47,7 +52,14 @@ class Dispatcher:
     """A worker for each receiver, and one that escalates and measures."""
 
     def __init__(
-        self, pool: Pool, routing: Routing, patience: Patience, metrics: NotifierMetrics, liveness: Liveness
+        self,
+        pool: Pool,
+        routing: Routing,
+        patience: Patience,
+        metrics: NotifierMetrics,
+        liveness: Liveness,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
         self._routing = routing
@@ -56,6 +68,8 @@ class Dispatcher:
         self._liveness = liveness
         self._throttle = Throttle()
         self._news = {name: asyncio.Event() for name in routing.senders}
+        self._clock = clock
+        self._listening_since = clock()
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -159,6 +173,7 @@ class Dispatcher:
                     _log.error("given up: the settings know these receivers no more", receivers=sorted(set(dropped)))
             await self._escalate()
             if time.monotonic() - measured >= GAUGES_SECONDS:
+                await self._mark_unseen()
                 await self._asked("measure", self._measure())
                 measured = time.monotonic()
             await asyncio.sleep(POLL_SECONDS)
@@ -172,6 +187,12 @@ class Dispatcher:
             self._metrics.escalations.inc(len(names))
             _log.warning("escalated: nobody acknowledged in time", alerts=names)
             self.wake()
+
+    async def _mark_unseen(self) -> None:
+        """Only what could have been heard in all that time is missing: the service was up, and the store took it."""
+        after = self._patience.unseen_after_seconds
+        if self._clock() - self._listening_since >= after:
+            await self._asked("mark unseen", store.mark_unseen(self._pool, timedelta(seconds=after)))
 
     async def _measure(self) -> None:
         waiting = await store.waiting(self._pool)
@@ -192,6 +213,7 @@ class Dispatcher:
             return None
 
     def _complain(self, what: str, error: BaseException) -> None:
+        self._listening_since = self._clock()
         # The type only: messages of the driver hold the address and the user.
         held = self._throttle.admit(what)
         if held is not None:

@@ -84,7 +84,7 @@ ESCALATIONS = Metric(
 UNACKNOWLEDGED = Metric(
     "alerts_unacknowledged",
     "gauge",
-    "Critical alerts that fire and that nobody has acknowledged.",
+    "Critical alerts that fire, neither silenced nor inhibited, and that nobody has acknowledged.",
     "alerts",
 )
 LAST_REFRESH = Metric(

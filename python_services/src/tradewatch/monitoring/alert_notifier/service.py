@@ -37,6 +37,9 @@ class AlertNotifierSettings(DatabaseSettings):
     escalate_after_seconds: float = duration(
         900, 86_400, "a critical alert may wait so long to be acknowledged", least=1
     )
+    unseen_after_seconds: float = duration(
+        720, 7 * 86_400, "an alert that is not told again for so long counts as silenced, inhibited or over", least=1
+    )
     send_timeout_seconds: float = duration(20, 40, "an attempt may take so long")
     loan_margin_seconds: float = duration(
         10, 600, "nobody else takes a notification up for an attempt's bound and so long", least=1
@@ -60,6 +63,7 @@ class AlertNotifierSettings(DatabaseSettings):
             self.retry_max_seconds,
             self.give_up_seconds,
             self.escalate_after_seconds,
+            self.unseen_after_seconds,
         )
 
 
@@ -86,7 +90,7 @@ class WebhookReceiver:
         """Store what is new. Raises STORE_ERRORS where that cannot be."""
         await self._direct.settle()
         try:
-            new = await store.store(self._pool, webhook.alerts, self._routing, self._direct.told)
+            new = await store.store(self._pool, webhook.alerts, self._routing, self._direct.told, self._direct.attempts)
         except STORE_ERRORS:
             self._direct.begin(webhook.alerts)
             raise

@@ -1,11 +1,14 @@
-"""Alerts and notifications in PostgreSQL (store/migrations, revision 0002).
+"""Alerts and notifications in PostgreSQL (store/migrations, revisions 0002 and 0004).
 
 A notification is delivered at least once. An attempt is counted and the notification lent to one worker, both stored,
 before anything is sent; it is marked as sent once the receiver has confirmed. Who dies between the two leaves a
 notification that is sent again when the loan is over, and that says that it may be a repeat.
+
+Alertmanager does not tell that an alert which it silences or inhibits is over, nor that it is muted: it only ceases to
+repeat it. What it repeats no more is marked as unseen: not taken for firing until it is told again.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -22,13 +25,26 @@ INSERT INTO alerts (fingerprint, starts_at, status, ends_at, name, team, severit
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 ON CONFLICT (fingerprint, starts_at, status) DO NOTHING RETURNING alert_id
 """
+# Who mutes an alert has heard of it: once it comes again the time to acknowledge it begins anew.
+_SEEN = """
+UPDATE alerts SET last_seen = now(), unseen = NULL, seen_since = CASE WHEN unseen IS NULL THEN seen_since ELSE now() END
+WHERE fingerprint = $1 AND starts_at = $2 AND status = 'firing'
+"""
+# What has ended is marked too: so that those which may still fire are few, in a history that is kept for ever.
+_MARK_UNSEEN = """
+UPDATE alerts SET unseen = now() WHERE alert_id IN (
+    SELECT alert_id FROM alerts
+    WHERE status = 'firing' AND unseen IS NULL AND last_seen < now() - $1::interval
+    FOR UPDATE SKIP LOCKED)
+"""
 _INSERT_NOTIFICATIONS = """
-INSERT INTO alert_notifications (alert_id, fingerprint, receiver, reason)
-SELECT $1, $2, receiver, $4 FROM unnest($3::text[]) AS receiver
+INSERT INTO alert_notifications (alert_id, fingerprint, receiver, reason, attempts)
+SELECT $1, $2, receiver, $5, attempts FROM unnest($3::text[], $4::integer[]) AS waiting (receiver, attempts)
 """
 _INSERT_SENT = """
 INSERT INTO alert_notifications (alert_id, fingerprint, receiver, reason, status, attempts, finished)
-SELECT $1, $2, receiver, 'route', 'sent', 1, now() FROM unnest($3::text[]) AS receiver
+SELECT $1, $2, receiver, 'route', 'sent', attempts, now()
+FROM unnest($3::text[], $4::integer[]) AS told (receiver, attempts)
 """
 # Who was told that it escalated is told that it is over, at the latest when what it began anew as is.
 _ESCALATED_TO = """
@@ -65,16 +81,17 @@ WHERE status = 'pending' AND receiver <> ALL ($1::text[]) RETURNING receiver
 # An alert that began anew is over as it was before, though nobody tells that end: who restarts has forgotten it.
 # Both ends in one condition would compare every two rows of a fingerprint, in a history that is kept for ever.
 _FIRES_UNACKNOWLEDGED = """
-a.severity = 'critical' AND a.status = 'firing' AND a.acknowledged IS NULL AND NOT EXISTS (
+a.severity = 'critical' AND a.status = 'firing' AND a.unseen IS NULL AND a.acknowledged IS NULL AND NOT EXISTS (
     SELECT 1 FROM alerts AS over
     WHERE over.fingerprint = a.fingerprint AND over.starts_at = a.starts_at AND over.status = 'resolved')
 AND NOT EXISTS (
     SELECT 1 FROM alerts AS later WHERE later.fingerprint = a.fingerprint AND later.starts_at > a.starts_at)
 """
+# Not for its age alone: only one that was told again when its time was over is known to be neither over nor muted then.
 _ESCALATE = f"""
 UPDATE alerts SET escalated = now() WHERE alert_id IN (
     SELECT a.alert_id FROM alerts AS a
-    WHERE a.escalated IS NULL AND a.received <= now() - $1::interval AND {_FIRES_UNACKNOWLEDGED}
+    WHERE a.escalated IS NULL AND a.last_seen >= a.seen_since + $1::interval AND {_FIRES_UNACKNOWLEDGED}
     ORDER BY a.alert_id FOR UPDATE SKIP LOCKED)
 RETURNING alert_id, fingerprint, name
 """  # noqa: S608
@@ -112,35 +129,45 @@ class Waiting:
 
 
 async def store(
-    pool: Pool, alerts: Iterable[Alert], routing: Routing, told: Callable[[Alert], Sequence[str]]
+    pool: Pool,
+    alerts: Iterable[Alert],
+    routing: Routing,
+    told: Callable[[Alert], Sequence[str]],
+    attempts: Callable[[Alert], Mapping[str, int]],
 ) -> list[Alert]:
     """Keep what is new of a webhook, and who is to be told, in one transaction. Returns what was new.
 
-    `told` says which receivers have been told of an alert already.
+    `told` says which receivers have been told of an alert already, `attempts` how often each was tried.
     """
     new = []
     # In one order, so that two calls that bring the same alerts do not wait for each other in a circle.
     ordered = sorted(alerts, key=lambda alert: alert.key)
     async with pool.acquire() as connection, connection.transaction():
         for alert in ordered:
-            if await _store_alert(connection, alert, routing, told(alert)):
+            if await _store_alert(connection, alert, routing, told(alert), attempts(alert)):
                 new.append(alert)
     return new
 
 
-async def _store_alert(connection: Connection, alert: Alert, routing: Routing, told: Sequence[str]) -> bool:
+async def _store_alert(
+    connection: Connection, alert: Alert, routing: Routing, told: Sequence[str], attempts: Mapping[str, int]
+) -> bool:
     row = (alert.fingerprint, alert.starts_at, alert.status, alert.ended, alert.name, alert.team, alert.severity)
     alert_id = await connection.fetchval(_INSERT_ALERT, *row, alert.labels, alert.annotations)
     if alert_id is None:
+        if alert.status == "firing":
+            await connection.execute(_SEEN, alert.fingerprint, alert.starts_at)
         return False
     receivers = list(routing.receivers(alert.team, alert.severity))
     if alert.status == "resolved":
         rows = await connection.fetch(_ESCALATED_TO, alert.fingerprint, alert.starts_at)
         receivers += [row["receiver"] for row in rows if row["receiver"] in routing.senders]
     waiting = [name for name in dict.fromkeys(receivers) if name not in told]
-    await connection.execute(_INSERT_NOTIFICATIONS, alert_id, alert.fingerprint, waiting, "route")
+    tried = [attempts.get(name, 0) for name in waiting]
+    await connection.execute(_INSERT_NOTIFICATIONS, alert_id, alert.fingerprint, waiting, tried, "route")
     if told:
-        await connection.execute(_INSERT_SENT, alert_id, alert.fingerprint, list(told))
+        tried = [attempts.get(name, 1) for name in told]
+        await connection.execute(_INSERT_SENT, alert_id, alert.fingerprint, list(told), tried)
     return True
 
 
@@ -170,13 +197,18 @@ async def drop_other_receivers(pool: Pool, receivers: Sequence[str]) -> list[str
 
 
 async def escalate(pool: Pool, after: timedelta, receivers: Sequence[str]) -> list[str]:
-    """Have the receivers told of each critical alert that is unacknowledged for so long. Returns the alerts' names."""
+    """Have the receivers told of each critical alert that is told, unacknowledged, for so long. Returns their names."""
     async with pool.acquire() as connection, connection.transaction():
         rows = await connection.fetch(_ESCALATE, after)
         for row in rows:
-            arguments = (row["alert_id"], row["fingerprint"], list(receivers), "escalation")
+            arguments = (row["alert_id"], row["fingerprint"], list(receivers), [0] * len(receivers), "escalation")
             await connection.execute(_INSERT_NOTIFICATIONS, *arguments)
     return [row["name"] for row in rows]
+
+
+async def mark_unseen(pool: Pool, after: timedelta) -> None:
+    """Take what has not been told for so long for firing no more, until it is told again."""
+    await pool.execute(_MARK_UNSEEN, after)
 
 
 async def waiting(pool: Pool) -> dict[str, Waiting]:
@@ -190,5 +222,5 @@ async def last_sent(pool: Pool) -> float:
 
 
 async def unacknowledged(pool: Pool) -> int:
-    """How many critical alerts fire that nobody acknowledged."""
+    """How many critical alerts fire, as far as Alertmanager still tells, that nobody acknowledged."""
     return int(await pool.fetchval(_UNACKNOWLEDGED))
