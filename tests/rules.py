@@ -56,6 +56,23 @@ EXPORTERS = {
     "up": "Prometheus, of each scrape",
     "workqueue_": "API server",
 }
+# Those of them that a platform which is well need not have, and why.
+RARE = {
+    "container_cpu_cfs_periods_total": "of containers with a limit of CPU; ours have none",
+    "container_cpu_cfs_throttled_periods_total": "of containers with a limit of CPU; ours have none",
+    "kube_job_failed": "of Jobs that failed",
+    "kube_pod_container_status_last_terminated_reason": "of containers that ended and were started again",
+    "kube_pod_container_status_waiting_reason": "of containers that do not run",
+    "kubelet_volume_stats_available_bytes": "of volumes that the kubelet measures; local-path's are folders",
+    "kubelet_volume_stats_capacity_bytes": "of volumes that the kubelet measures; local-path's are folders",
+    "logentry_dropped_lines_by_label_total": "of streams that had lines dropped",
+    "loki_discarded_samples_total": "of lines that Loki refused",
+}
+# Of which one kind is there: k3s renews its nodes' certificates itself, elsewhere kubelets do.
+EITHER = (
+    {"k3s_certificate_expiration_seconds"},
+    {"kubelet_certificate_manager_client_ttl_seconds", "kubelet_certificate_manager_server_ttl_seconds"},
+)
 # What Prometheus adds to a series of ours.
 SCRAPED_LABELS = {"instance", "job", "le", "namespace", "node", "pod", "service"}
 OWN_JOB = "kubernetes-pods-metrics"
@@ -351,6 +368,28 @@ def metric_problems(rules: list[Rule], documented: Mapping[str, Mapping[str, set
                 yield from _label_problems(rule, found, documented[found.metric])
             elif found.metric not in recorded and not found.metric.startswith(tuple(EXPORTERS)):
                 yield f"{rule.name}: nobody exports {found.metric}"
+
+
+def exported_metrics(
+    rules: list[Rule], documented: Mapping[str, Mapping[str, set[str] | None]]
+) -> set[tuple[str, str]]:
+    """The metrics of others that rules select, each with the job that it is asked of, or "" where any will do."""
+    ours = {rule.name for rule in rules if not rule.alert} | documented.keys()
+    return {
+        (found.metric, next((value for label, sign, value in found.matchers if (label, sign) == ("job", "=")), ""))
+        for rule in rules
+        for found in selectors(rule.expr)
+        if found.metric not in ours
+    }
+
+
+def missing_metrics(wanted: set[tuple[str, str]], names: Mapping[str, set[str]]) -> list[str]:
+    """Those of `exported_metrics` that a Prometheus lacks: `names` are what it has by job, under "" all."""
+    missing = {(metric, job) for metric, job in wanted if metric not in RARE and metric not in names[job]}
+    lacking = {metric for metric, _ in missing}
+    if any(lacking.isdisjoint(kind) for kind in EITHER):
+        missing = {(metric, job) for metric, job in missing if metric not in set().union(*EITHER)}
+    return sorted(f"{metric} of job {job}" if job else metric for metric, job in missing)
 
 
 def page_queries(folder: Path) -> list[Rule]:

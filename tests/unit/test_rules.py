@@ -127,6 +127,12 @@ def test_index_is_current() -> None:
     assert (PAGES / "README.md").read_text() == rules.index(FOLDER.alerts)
 
 
+def test_what_need_not_be_there_is_asked_for() -> None:
+    """An exception that no rule needs any more would hide the next wrong name."""
+    wanted = {metric for metric, _ in rules.exported_metrics(FOLDER.rules, METRICS)}
+    assert rules.RARE.keys() | set().union(*rules.EITHER) <= wanted
+
+
 # The filter.
 
 
@@ -351,6 +357,38 @@ def test_pages_and_alerts_that_miss_each_other_are_named(tmp_path: Path) -> None
     found = problems(folder)
     assert "LagHigh: no page LagHigh.md in docs/runbooks" in found
     assert "LagLow.md: no alert of that name" in found
+
+
+CLIENT, SERVER = sorted(rules.EITHER[1])
+(K3S,) = rules.EITHER[0]
+
+
+def test_the_metrics_of_others_are_those_of_their_jobs(tmp_path: Path) -> None:
+    expr = 'node_load1{job=~"x|node-exporter"} or node_load5{job="node-exporter"} or up or lag_seconds{job="x"}'
+    made_up = rules.Rule("area", "LoadHigh", expr)
+    documented = rules.documented_metrics(METRICS_PAGE)
+    found = rules.exported_metrics([*made(tmp_path).rules, made_up], documented)
+    assert found == {("node_load1", ""), ("node_load5", "node-exporter"), ("up", "prometheus"), ("up", "")}
+
+
+@pytest.mark.parametrize(
+    ("kubelet", "further", "missing"),
+    [
+        ({K3S}, {"node_load5"}, []),
+        ({CLIENT, SERVER}, {"node_load5"}, []),
+        ({K3S, SERVER}, {"node_load5"}, []),
+        ({SERVER}, {"node_load5"}, [f"{K3S} of job kubelet", f"{CLIENT} of job kubelet"]),
+        (set(), {"node_load5"}, [f"{each} of job kubelet" for each in (K3S, CLIENT, SERVER)]),
+        # There, but not of the job that is asked.
+        ({K3S, "node_load5"}, set(), ["node_load5 of job node-exporter"]),
+    ],
+)
+def test_metrics_that_a_prometheus_lacks_are_named(kubelet: set[str], further: set[str], missing: list[str]) -> None:
+    wanted = {(metric, "kubelet") for metric in (K3S, CLIENT, SERVER)}
+    wanted |= {("node_load5", "node-exporter"), ("up", ""), ("kube_job_failed", "kube-state-metrics")}
+    names = {"kubelet": kubelet, "node-exporter": further, "kube-state-metrics": {"kube_pod_info"}}
+    assert rules.missing_metrics(wanted, {**names, "": {"up"}.union(*names.values())}) == missing
+    assert rules.missing_metrics(wanted, {**names, "": set()}) == sorted([*missing, "up"])
 
 
 def test_selectors_of_an_expression() -> None:
