@@ -50,8 +50,8 @@ INVENTORY: dict[str, Any] = {
     "cluster_name": "test",
     "kubeconfig_path": "/nowhere",
     "admin_cidrs": ["192.0.2.1/32"],
-    "groups": {"analytics": ["a"], "control_plane": ["c"], "k3s_cluster": ["a", "c"]},
-    "hostvars": {"a": {"ansible_host": "192.0.2.2"}, "c": {"ansible_host": "192.0.2.3"}},
+    "analytics_names": ["a", "192.0.2.2"],
+    "api_server_cidrs": ["192.0.2.3/32"],
     "artifacts_resolved": {
         "loki": {"image": "localhost/tradewatch/loki:1"},
         "promtail": {"image": "localhost/tradewatch/promtail:1"},

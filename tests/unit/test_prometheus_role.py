@@ -94,7 +94,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return render(tmp_path_factory.mktemp("prometheus"))
 
 
-@pytest.mark.parametrize(("artifacts", "port"), [({"grafana": {}}, 30030), ({}, 30080)])
+@pytest.mark.parametrize(("artifacts", "port"), [({"grafana": {}}, 30030), ({}, 30081)])
 def test_alerts_lead_to_grafana_where_there_is_one(tmp_path: Path, artifacts: dict[str, Any], port: int) -> None:
     links = ["{{ prometheus_dashboards_url }}", "{{ prometheus_runbooks_url }}"]
     play = {
@@ -106,9 +106,11 @@ def test_alerts_lead_to_grafana_where_there_is_one(tmp_path: Path, artifacts: di
         "tasks": [{"ansible.builtin.copy": {"dest": str(tmp_path / "out"), "content": " ".join(links)}}],
     }
     (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
-    given = json.dumps({"artifacts_resolved": artifacts, "analytics_address": "192.0.2.4"})
+    given = json.dumps(
+        {"artifacts_resolved": artifacts, "analytics_address": "192.0.2.4", "dashboards_node_port": 30081}
+    )
     run("ansible-playbook", "-i", "localhost,", str(tmp_path / "play.yml"), "-e", given)
-    assert (tmp_path / "out").read_text() == f"https://192.0.2.4:{port} https://192.0.2.4:30080/runbooks"
+    assert (tmp_path / "out").read_text() == f"https://192.0.2.4:{port} https://192.0.2.4:30081/runbooks"
 
 
 def named(objects: list[dict[str, Any]], kind: str, prefix: str) -> dict[str, Any]:
