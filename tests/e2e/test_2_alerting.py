@@ -44,7 +44,7 @@ EXPECTED = {
     DATA: Expected(
         "data",
         {"data"},
-        "No fresh market data of a product from an exchange",
+        "No fresh market data for a product from an exchange",
         r"The newest event of \w+-USD from kraken is (\d+m )?\d+(\.\d+)?s old \(limit 30 s\)\.",
         "unified-system",
     ),
