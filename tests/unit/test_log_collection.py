@@ -5,7 +5,6 @@ Discovery needs an API server, so the pods' job gets its targets from here; ever
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import os
@@ -24,16 +23,12 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import init_plugin_loader
-from ansible.template import Templar, trust_as_template
 
 from lab.bundle import parts
 from plugins.modules import cluster_objects, endpoint_credentials
-from tests.commands import REPOSITORY
 from tests.machines import wait
+from tests.role_templates import render
 
-ROLES = REPOSITORY / "roles"
 NODE = "node-1"
 MAX_LINE_BYTES = 262144
 LOUD_LINES = 3000
@@ -45,35 +40,6 @@ TRACEBACK = [
     "    ^^^^^^^^^^^^^^^^^^^^",
     "tradewatch.feeds.Stale: BTC-USD",
 ]
-# What the inventory says, of which the templates here read little.
-INVENTORY: dict[str, Any] = {
-    "cluster_name": "test",
-    "kubeconfig_path": "/nowhere",
-    "admin_cidrs": ["192.0.2.1/32"],
-    "analytics_names": ["a", "192.0.2.2"],
-    "api_server_cidrs": ["192.0.2.3/32"],
-    "artifacts_resolved": {
-        "loki": {"image": "localhost/tradewatch/loki:1"},
-        "promtail": {"image": "localhost/tradewatch/promtail:1"},
-    },
-}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ansible_plugins() -> None:
-    with contextlib.suppress(Exception):
-        init_plugin_loader()
-
-
-def render(role: str, template: str, state_dir: Path, **settings: Any) -> str:
-    """A template of a role with its defaults, as Ansible renders it."""
-    loader = DataLoader()
-    variables: dict[str, Any] = {}
-    for folder in ("defaults", "vars"):
-        variables |= loader.load_from_file(str(ROLES / role / folder / "main.yml"), trusted_as_template=True)
-    variables |= INVENTORY | {"state_dir": str(state_dir), "ansible_search_path": [str(ROLES / role)]} | settings
-    lookup = trust_as_template(f"{{{{ lookup('ansible.builtin.template', '{template}') }}}}")
-    return str(Templar(loader=loader, variables=variables).template(lookup))
 
 
 def free_port() -> int:
