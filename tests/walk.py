@@ -120,17 +120,17 @@ class Album:
     """A browser on dashboard-report's page, and the pictures that it takes."""
 
     def __init__(self, page: Page, url: str, folder: Path) -> None:
-        self._page = page
-        self._url = url.rstrip("/")
+        self.page = page
+        self.url = url.rstrip("/")
         self._folder = folder
 
     def open(self, path: str) -> None:
         """Show a page by its path and query."""
-        self._page.goto(f"{self._url}{path}")
+        self.page.goto(f"{self.url}{path}")
 
     def panel(self, number: int) -> Locator:
         """A panel by its number in the dashboard, drawn or not."""
-        return self._page.locator(f'[data-panel="{number}"]')
+        return self.page.locator(f'[data-panel="{number}"]')
 
     def until(self, condition: Callable[[], Any], what: str) -> None:
         """Wait until the page shows something, refreshing it now and then."""
@@ -142,7 +142,7 @@ class Album:
                 return True
             # A page that is refreshed before its panels have come would never show them.
             if time.monotonic() > refreshed + REFRESH_SECONDS:
-                self._page.get_by_role("button", name="Refresh").click()
+                self.page.get_by_role("button", name="Refresh").click()
                 refreshed = time.monotonic()
             return False
 
@@ -150,7 +150,7 @@ class Album:
 
     def text(self, number: int) -> str:
         """What a drawn panel says, or nothing while it is not drawn."""
-        found = self._page.locator(f'[data-panel="{number}"][data-drawn]')
+        found = self.page.locator(f'[data-panel="{number}"][data-drawn]')
         return found.inner_text() if found.count() else ""
 
     def values(self, number: int) -> list[str]:
@@ -160,7 +160,7 @@ class Album:
     def follow(self, band: str, link: str) -> None:
         """Click a service's name in the timeline, and then an entry of its menu."""
         self.band(band).click()
-        self._page.locator(".menu a", has_text=link).click()
+        self.page.locator(".menu a", has_text=link).click()
 
     def band(self, name: str) -> Locator:
         """A service's name in the timeline of the services."""
@@ -174,21 +174,21 @@ class Album:
 
     def take(self, name: str, *numbers: int, height: float = float("inf")) -> None:
         """The part of the page that these panels fill, at most so many pixels high, as a file."""
-        self._page.mouse.move(0, 0)
+        self.page.mouse.move(0, 0)
         boxes = [box for number in numbers if (box := self.panel(number).bounding_box())]
         assert len(boxes) == len(numbers), f"{name}: not every panel of {numbers} is on the page"
         left, top = min(box["x"] for box in boxes), min(box["y"] for box in boxes)
         right = max(box["x"] + box["width"] for box in boxes)
         bottom = max(box["y"] + box["height"] for box in boxes)
         clip = FloatRect(x=left - 4, y=top - 4, width=right - left + 8, height=min(bottom - top, height) + 8)
-        picture = with_palette(self._pixels(self._page.screenshot(clip=clip)))
+        picture = with_palette(self._pixels(self.page.screenshot(clip=clip)))
         assert len(picture) <= MAX_PICTURE_BYTES, f"{name} has {len(picture)} bytes, more than {MAX_PICTURE_BYTES}"
         (self._folder / name).write_bytes(picture)
 
     def _pixels(self, picture: bytes) -> NDArray[np.uint8]:
         """The pixels of an image file; the browser knows how to read one."""
         # On a page of its own: dashboard-report's policy lets nobody read such an address.
-        blank = self._page.context.new_page()
+        blank = self.page.context.new_page()
         width, height, encoded = blank.evaluate(PIXELS, base64.b64encode(picture).decode())
         blank.close()
         return np.frombuffer(base64.b64decode(encoded), dtype=np.uint8).reshape(height, width, 4)[:, :, :3]

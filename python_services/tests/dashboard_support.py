@@ -25,6 +25,7 @@ from services_support import free_port
 HOSTILE = "</script><script>document.title='stolen'</script><img src=x onerror=alert(1)>"
 QUOTED = 'say "hello" to {a|b} \\ and $x'
 SERVICES = ("signal-generator", "risk-manager", "trade-executor")
+TRACE = "ab" * 16
 HISTORY_SECONDS = 7200
 SAMPLE_SECONDS = 30
 USER, PASSWORD = "tradewatch", "a-long-enough-password"
@@ -100,6 +101,22 @@ def prometheus(directory: Path) -> Iterator[str]:
         shutil.rmtree(data)
 
 
+@asynccontextmanager
+async def with_exemplars(prometheus: str, series: list[dict[str, Any]]) -> AsyncIterator[str]:
+    """The URL of that Prometheus with these exemplars, in the form of its API: the samples above have none."""
+
+    async def exemplars(_: web.Request) -> web.Response:
+        return web.json_response({"status": "success", "data": series})
+
+    async def passed_on(request: web.Request) -> web.Response:
+        async with httpx.AsyncClient(base_url=prometheus) as client:
+            answer = await client.get(request.path_qs)
+        return web.Response(body=answer.content, status=answer.status_code, content_type="application/json")
+
+    async with serving([web.get("/api/v1/query_exemplars", exemplars), web.get("/{path:.*}", passed_on)]) as url:
+        yield url
+
+
 @dataclass
 class Loki:
     """Answers as Loki 3.5 does; keeps what it was asked."""
@@ -115,7 +132,7 @@ class Loki:
         for number, level in enumerate(levels):
             stream = {"service": SERVICES[number % 3], "level": level, "namespace": "crypto-trading"}
             lines = [
-                json.dumps({"event": f"{level} number {index}", "product_id": "BTC-USD", "trace_id": "ab" * 16})
+                json.dumps({"event": f"{level} number {index}", "product_id": "BTC-USD", "trace_id": TRACE})
                 for index in range(6)
             ]
             if level == "error":
@@ -196,6 +213,26 @@ def _panel(number: int, kind: str, expr: str, *, y: int, width: int = 8, **more:
 
 RATE = 'sum by (service) (rate(requests_total{job="pods",service=~"$service"}[$__rate_interval]))'
 INSTANT = {"instant": True, "range": False}
+RUNBOOK = {"title": "Runbook", "url": "${runbooks_url}/${__data.fields.place}.md"}
+TRACED = {
+    "matcher": {"id": "byName", "options": "trace_id"},
+    "properties": [
+        {
+            "id": "links",
+            "value": [
+                {
+                    "title": "This trace",
+                    "url": "/d/kinds?var-search=${__data.fields.trace_id}&viewPanel=14&${__url_time_range}",
+                }
+            ],
+        }
+    ],
+}
+LINKS = [
+    {"title": "Runbooks", "type": "link", "url": "${runbooks_url}/README.md"},
+    {"title": "Words", "type": "link", "url": "/d/kinds?viewPanel=13", "keepTime": True, "includeVars": True},
+    {"title": "As its tab", "type": "link", "url": "/d/other", "keepTime": True, "includeVars": True},
+]
 SHOW_SERVICE = {"title": "This service", "url": "/d/kinds?var-service=${__field.labels.service}&${__url_time_range}"}
 
 
@@ -209,8 +246,9 @@ def dashboard() -> dict[str, Any]:
             "timeseries",
             RATE,
             y=1,
-            target={"legendFormat": "{{service}}"},
+            target={"legendFormat": "{{service}}", "exemplar": True},
             defaults={"unit": "reqps", "links": [SHOW_SERVICE], "custom": {"fillOpacity": 5}},
+            overrides=[TRACED],
         ),
         _panel(
             4,
@@ -273,9 +311,13 @@ def dashboard() -> dict[str, Any]:
             ],
             overrides=[
                 {
+                    "matcher": {"id": "byName", "options": "Place"},
+                    "properties": [{"id": "links", "value": [RUNBOOK]}],
+                },
+                {
                     "matcher": {"id": "byName", "options": "Degrees"},
                     "properties": [{"id": "unit", "value": "celsius"}, {"id": "decimals", "value": 1}],
-                }
+                },
             ],
         ),
         {"id": 12, "type": "row", "title": "Words", "gridPos": {"x": 0, "y": 25, "w": 24, "h": 1}, "panels": []},
@@ -290,7 +332,9 @@ def dashboard() -> dict[str, Any]:
                 "[bad](javascript:alert(1)) [good](https://example.org/)",
             },
         },
-        _panel(14, "logs", '{namespace="crypto-trading"} |= "$search"', y=30, width=24, datasource=LOKI),
+        _panel(
+            14, "logs", '{namespace="crypto-trading"} |= "$search"', y=30, width=24, datasource=LOKI, overrides=[TRACED]
+        ),
     ]
     service = {
         "name": "service",
@@ -305,6 +349,7 @@ def dashboard() -> dict[str, Any]:
         "current": {"text": "All", "value": "$__all"},
     }
     search = {"name": "search", "label": "Search", "type": "textbox", "query": ""}
+    runbooks = {"name": "runbooks_url", "type": "constant", "query": "https://example.org/runbooks"}
     down = {
         "name": "Down",
         "enable": True,
@@ -315,7 +360,7 @@ def dashboard() -> dict[str, Any]:
     }
     return {
         "uid": "kinds", "title": "Every kind of panel", "time": {"from": "now-1h", "to": "now"}, "panels": panels,
-        "templating": {"list": [service, search]}, "annotations": {"list": [down]}, "links": [],
+        "templating": {"list": [service, search, runbooks]}, "annotations": {"list": [down]}, "links": LINKS,
     }  # fmt: skip
 
 

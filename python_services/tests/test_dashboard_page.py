@@ -4,16 +4,17 @@ import asyncio
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import dashboard_support as support
 import pytest
 import pytest_asyncio
-from dashboard_support import HOSTILE, PASSWORD, QUOTED, USER
+from dashboard_support import HOSTILE, PASSWORD, QUOTED, TRACE, USER
 from playwright.async_api import Browser, BrowserContext, Page, Request, Route, async_playwright
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
@@ -141,7 +142,8 @@ async def test_every_panel_is_drawn_and_hostile_text_stays_text(
         assert HOSTILE in await page.locator('[data-panel="13"]').inner_text()
         assert HOSTILE in await page.locator('[data-panel="14"]').inner_text()
         hrefs = await page.locator("main a").evaluate_all("links => links.map(link => link.href)")
-        assert hrefs == ["https://example.org/"]
+        trace = f"{url}/d/kinds?var-search={TRACE}&viewPanel=14&from=now-2h&to=now"
+        assert hrefs == ["https://example.org/", *[trace] * 24]
         painted = await page.locator('[data-panel="9"] .hm image').evaluate("image => image.href.baseVal.length")
         assert painted > 500
         assert await page.title() == "Every kind of panel · Tradewatch"
@@ -277,6 +279,129 @@ async def test_range_choice_and_tabs_are_in_the_address(tmp_path: Path, promethe
         await page.wait_for_selector(".log-line")
         assert await page.locator(".panel").count() == 1
         assert watched.complaints == []
+
+
+async def test_a_link_that_a_constant_begins_leads_out_before_the_variables_are_known(
+    tmp_path: Path, prometheus: str, browser: Browser
+) -> None:
+    async with (
+        support.loki() as loki,
+        served(tmp_path, prometheus, loki.url) as url,
+        opened(browser, TALL, **LOGIN) as watched,
+    ):
+        page = watched.page
+        await page.route("**/frame?*", lambda route: route.abort())
+        await page.goto(f"{url}/d/kinds")
+        for name, address in (("calm", "calm"), (HOSTILE, quote(HOSTILE, safe="!'()*"))):
+            await page.locator('[data-panel="11"] td span.linked', has_text=name).click()
+            link = page.locator(".menu a")
+            assert await link.get_attribute("href") == f"https://example.org/runbooks/{address}.md"
+            assert await link.get_attribute("rel") == "noopener noreferrer"
+            await page.keyboard.press("Escape")
+
+
+async def test_a_trace_is_a_click_away_from_a_line(tmp_path: Path, prometheus: str, browser: Browser) -> None:
+    async with (
+        support.loki() as loki,
+        served(tmp_path, prometheus, loki.url) as url,
+        opened(browser, DESK, **LOGIN) as watched,
+    ):
+        page = watched.page
+        await page.goto(f"{url}/d/kinds?viewPanel=14&from=now-15m")
+        lines = page.locator(".log-line")
+        # It stands once in a line, and a line without one has no link.
+        assert TRACE not in await lines.locator(".log-rest").first.inner_text()
+        assert await lines.filter(has_text=HOSTILE).locator("a").count() == 0
+        await lines.get_by_role("link", name=f"trace_id={TRACE}").first.click()
+        await page.wait_for_url(f"**/d/kinds?from=now-15m&to=now&var-search={TRACE}&viewPanel=14")
+        await lines.first.wait_for()
+        assert loki.asked[-1]["query"] == f'{{namespace="crypto-trading"}} |= "{TRACE}"'
+        assert watched.complaints == []
+
+
+async def test_a_trace_is_a_click_away_from_an_exemplar(tmp_path: Path, prometheus: str, browser: Browser) -> None:
+    now = time.time()
+    told = [
+        # Two of one step: the greater is drawn. Those without a trace lead nowhere.
+        {"labels": {"trace_id": TRACE}, "value": "60", "timestamp": now - 1800},
+        {"labels": {"trace_id": "cd" * 16}, "value": "50", "timestamp": now - 1800},
+        {"labels": {"order": HOSTILE}, "value": "20", "timestamp": now - 900},
+        {"labels": {"trace_id": TRACE}, "value": "NaN", "timestamp": now - 600},
+        {"labels": {"trace_id": TRACE}, "value": "1", "timestamp": now - 7200},
+    ]
+    series = [{"seriesLabels": {"service": "risk-manager"}, "exemplars": told}]
+    async with (
+        support.loki() as loki,
+        support.with_exemplars(prometheus, series) as source,
+        served(tmp_path, source, loki.url) as url,
+        opened(browser, TALL, **LOGIN) as watched,
+    ):
+        page = watched.page
+        await page.goto(f"{url}/d/kinds?from=now-1h")
+        panel = page.locator('[data-panel="3"]')
+        await panel.locator(".dot").first.wait_for()
+        assert await panel.locator(".dot").evaluate_all("dots => dots.map(dot => dot.tagName)") == ["A", "SPAN"]
+        assert HOSTILE in str(await panel.locator("span.dot").get_attribute("title"))
+        # In the middle of the time, and inside of the plot although above all of its lines.
+        plot, dot = await panel.locator(".nsewdrag").bounding_box(), await panel.locator("a.dot").bounding_box()
+        assert plot is not None
+        assert dot is not None
+        assert dot["x"] + dot["width"] / 2 == pytest.approx(plot["x"] + plot["width"] / 2, abs=plot["width"] / 50)
+        assert plot["y"] < dot["y"] < plot["y"] + plot["height"] / 3
+        await watched.picture("exemplars")
+        await panel.locator("a.dot").click()
+        await page.wait_for_url(f"**/d/kinds?from=now-1h&to=now&var-search={TRACE}&viewPanel=14")
+        await page.locator(".log-line").first.wait_for()
+        assert watched.complaints == []
+
+
+async def test_tabs_and_the_dashboards_links_keep_time_and_choices(
+    tmp_path: Path, prometheus: str, browser: Browser
+) -> None:
+    carried = "from=now-15m&to=now&var-service=risk-manager"
+    async with (
+        support.loki() as loki,
+        served(tmp_path, prometheus, loki.url) as url,
+        opened(browser, TALL, **LOGIN) as watched,
+    ):
+        page = watched.page
+        await page.goto(f"{url}/d/kinds?from=now-15m")
+        links = page.locator(".links a")
+        await page.locator("details.multi summary").click()
+        await page.locator(".option", has_text="risk-manager").click()
+        await page.locator("h2").first.click()
+        await page.wait_for_url(f"**/d/kinds?{carried}")
+        assert await links.all_inner_texts() == ["Runbooks", "Words"]
+        assert await links.first.get_attribute("href") == "https://example.org/runbooks/README.md"
+        assert await links.last.get_attribute("href") == f"/d/kinds?viewPanel=13&{carried}"
+        for name, uid in (("The other one", "other"), ("Every kind of panel", "kinds")):
+            await page.get_by_role("link", name=name).click()
+            await page.wait_for_url(f"**/d/{uid}?{carried}")
+        assert await page.locator("details.multi summary").inner_text() == "risk-manager"
+        assert watched.complaints == []
+
+
+async def test_a_long_title_is_wrapped_and_said_in_full(
+    tmp_path: Path, prometheus: str, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    title = "How long an order takes from the call to the exchange to its end, by product and by side"
+    document = support.dashboard()
+    document["panels"][1]["title"] = title
+    monkeypatch.setattr(support, "dashboard", lambda: document)
+    async with (
+        support.loki() as loki,
+        served(tmp_path, prometheus, loki.url) as url,
+        opened(browser, DESK, **LOGIN) as watched,
+    ):
+        page = watched.page
+        await page.route("**/panels/*", lambda route: route.abort())
+        await page.goto(f"{url}/d/kinds")
+        heading = page.locator('[data-panel="3"] h2')
+        assert await heading.get_attribute("title") == title
+        box = await heading.bounding_box()
+        assert box is not None
+        assert 30 < box["height"] < 40
+        await watched.picture("title")
 
 
 async def test_a_service_that_went_away_is_said_and_the_last_data_stays(

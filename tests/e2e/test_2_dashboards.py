@@ -1,6 +1,7 @@
 """Every query of every panel and variable, run against the live Prometheus and Loki: no error, and an answer.
 
-Panels that are rightly empty in calm weather say so; the storm of conftest.py fills them.
+Panels that are rightly empty in calm weather say so; the storm of conftest.py fills them. Then a browser opens both
+dashboards and goes the ways that people go: tests/tour.py, which tests/unit goes too.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import pytest
 from tradewatch.monitoring.dashboards import queries
 from tradewatch.monitoring.dashboards.queries import DashboardQuery
 
+from tests import tour
 from tests.commands import REPOSITORY
 from tests.e2e.conftest import Storm
-from tests.e2e.faults import away, send_signal, story
+from tests.e2e.faults import away, in_pod, kill_switch_engaged, send_signal, story
 from tests.lab_under_test import LabUnderTest
 from tests.machines import wait
+from tests.walk import Album, album
 
 QUERIES = [
     query for document in queries.load(REPOSITORY / "files/dashboards").values() for query in queries.queries(document)
@@ -37,6 +40,10 @@ ERRORS_PANEL = 602
 # refused, and faults come between.
 MODEL_PANELS = {205, 207}
 MODEL_SECONDS = 480
+# In a service's pod, as that service: a line with bytes that are no text.
+BINARY = r"open('/proc/1/fd/1', 'wb').write(b'binary \x00\x01\xff\xfe end\n')"
+# "End-to-end duration" of the trading engine's dashboard.
+ENDED_PANEL = 502
 
 
 def errors_of_an_outage(lab: LabUnderTest) -> None:
@@ -63,6 +70,7 @@ def active_model(lab: LabUnderTest) -> None:
 @pytest.fixture(scope="module")
 def stormy(lab: LabUnderTest, storm: Storm) -> Iterator[LabUnderTest]:
     """The lab after faults of every kind that a panel waits for, and without llm-validator, which a signal asks."""
+    in_pod(lab, "trade-orchestrator", "python3", "-c", BINARY)
     errors_of_an_outage(lab)
     with away(lab, "llm-validator"):
         send_signal(lab)
@@ -128,6 +136,35 @@ def test_what_is_empty_in_calm_weather_fills_in_a_storm(stormy: LabUnderTest, qu
     if query.dashboard == "crypto-trading-engine" and query.panel_id in MODEL_PANELS:
         active_model(stormy)
     wait(lambda: answer(stormy, query), f"an answer to {query.expr}", 120)
+
+
+@pytest.fixture(scope="module")
+def pictures(lab: LabUnderTest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Album]:
+    """A browser on dashboard-report's page."""
+    with album(lab.endpoints()["dashboards"], tmp_path_factory.mktemp("pictures")) as found:
+        yield found
+
+
+@pytest.mark.parametrize("uid", tour.UIDS)
+def test_no_panel_is_wrong_in_a_browser(stormy: LabUnderTest, pictures: Album, uid: str) -> None:
+    tour.no_panel_is_wrong(pictures, uid)
+
+
+def test_a_service_leads_to_its_logs_and_they_to_a_trace(stormy: LabUnderTest, pictures: Album) -> None:
+    tour.from_a_service_to_a_trace(pictures, "trade-orchestrator")
+
+
+def test_an_exemplar_leads_to_its_trace(stormy: LabUnderTest, pictures: Album) -> None:
+    tour.from_an_exemplar_to_its_trace(pictures, "crypto-trading-engine", ENDED_PANEL)
+
+
+def test_an_alert_leads_to_its_runbook(stormy: LabUnderTest, pictures: Album) -> None:
+    with kill_switch_engaged(stormy):
+        tour.from_an_alert_to_its_runbook(pictures, "KillSwitchEngaged")
+
+
+def test_what_is_chosen_stays_across_dashboards(stormy: LabUnderTest, pictures: Album) -> None:
+    tour.across_dashboards(pictures, "BTC-USD")
 
 
 def test_the_end_of_every_endpoints_certificate_is_known(lab: LabUnderTest) -> None:

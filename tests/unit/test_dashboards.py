@@ -132,6 +132,23 @@ def test_ids_are_unique_and_places_do_not_overlap(document: dict[str, Any]) -> N
 
 
 @by_dashboard
+def test_panels_side_by_side_are_equally_high(document: dict[str, Any]) -> None:
+    heights: dict[int, set[int]] = {}
+    for panel in document["panels"]:
+        heights.setdefault(panel["gridPos"]["y"], set()).add(panel["gridPos"]["h"])
+    assert not {y: found for y, found in heights.items() if len(found) > 1}
+
+
+@by_dashboard
+def test_what_carries_a_trace_leads_to_it(document: dict[str, Any]) -> None:
+    for panel in panels(document):
+        traced = panel["type"] == "logs" or any(target.get("exemplar") for target in panel["targets"])
+        found = {each["matcher"]["options"]: each["properties"] for each in panel["fieldConfig"]["overrides"]}
+        link = {"title": "This decision", "url": parts.trace_url("${__data.fields.trace_id}")}
+        assert found.get("trace_id") == ([{"id": "links", "value": [link]}] if traced else None), panel["title"]
+
+
+@by_dashboard
 def test_datasources_are_named_by_uid(document: dict[str, Any]) -> None:
     for datasource in values_of(document, "datasource"):
         assert DATASOURCES[datasource["uid"]] == datasource["type"]

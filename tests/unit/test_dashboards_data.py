@@ -70,6 +70,7 @@ EXPORTED = {
     'pg_stat_activity_count{job="kubernetes-pods-metrics",service="postgresql",datname="t",state="idle"}': ONE,
     'pg_stat_activity_count{job="kubernetes-pods-metrics",service="postgresql",datname="t",state="active"}': ONE,
     'prometheus_tsdb_head_samples_appended_total{job="prometheus",type="float"}': RISING,
+    'promtail_custom_binary_lines_total{job="promtail",node="n",namespace="crypto-trading",pod="p"}': ONE,
     'promtail_dropped_entries_total{job="promtail",node="n",reason="rate_limited"}': ZERO,
     'redis_memory_max_bytes{job="kubernetes-pods-metrics",service="valkey"}': ONE,
     'redis_memory_used_bytes{job="kubernetes-pods-metrics",service="valkey"}': ONE,

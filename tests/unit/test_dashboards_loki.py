@@ -10,6 +10,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,14 @@ def lines() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def loki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Loki that holds the lines."""
-    folder, port = tmp_path_factory.mktemp("loki"), free_port()
+    with standing(tmp_path_factory.mktemp("loki")) as url:
+        yield url
+
+
+@contextmanager
+def standing(folder: Path) -> Iterator[str]:
+    """The address of a Loki of its own in a folder, that holds the lines."""
+    port = free_port()
     (folder / "loki.yml").write_text(yaml.safe_dump(configuration(folder / "data", port)))
     log = folder / "log"
     with log.open("wb") as output:
@@ -95,7 +103,7 @@ def loki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
     try:
-        wait(lambda: process.poll() is not None or ready(url), "Loki to be ready", 60)
+        wait(lambda: process.poll() is not None or ready(f"{url}/ready"), "Loki to be ready", 60)
         assert process.poll() is None, log.read_text()[-2000:]
         body = json.dumps({"streams": lines()}).encode()
         request = urllib.request.Request(f"{url}/loki/api/v1/push", body, {"Content-Type": "application/json"})
@@ -109,7 +117,7 @@ def loki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def ready(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/ready", timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

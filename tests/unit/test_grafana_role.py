@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tradewatch.monitoring.dashboards import parts
 
 from tests.commands import REPOSITORY, run
 
@@ -37,7 +38,7 @@ def given(folder: Path) -> dict[str, Any]:
         "vault_prometheus_password": SECRETS[1],
         "prometheus_username": "reader",
         "grafana_certificate_names": ["analytics-1"],
-        "grafana_runbooks_url": "https://192.0.2.14:30080/runbooks",
+        "analytics_address": "192.0.2.14",
         "grafana_dashboards_dirs": [str(dashboards)],
     }
 
@@ -93,6 +94,7 @@ def test_nobody_comes_in_without_a_password_and_nothing_calls_out(objects: list[
     settings = {entry["name"]: entry["value"] for entry in container["env"]}
     assert settings["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/etc/grafana/secrets/admin-password"
     assert settings["GF_SERVER_PROTOCOL"] == "https"
+    assert settings["GF_SERVER_ROOT_URL"] == "https://192.0.2.14:30030/"
     for name in (
         "GF_AUTH_ANONYMOUS_ENABLED",
         "GF_USERS_ALLOW_SIGN_UP",
@@ -136,9 +138,12 @@ def test_data_sources_have_the_uids_that_dashboards_name(objects: list[dict[str,
     }
     (exemplar,) = prometheus["jsonData"]["exemplarTraceIdDestinations"]
     assert exemplar["name"] == "trace_id"
-    assert exemplar["url"] == "/d/crypto-trading-engine?var-trace_id=$${__value.raw}"
+    # To the dashboard's panel of one trace; with a data source's uid the link would open Explore.
+    to_trace = parts.trace_url("${__value.raw}").replace("$", "$$")
+    assert exemplar["url"] == to_trace
     (derived,) = loki["jsonData"]["derivedFields"]
-    assert derived["url"] == '{namespace=~".+"} | trace_id="$${__value.raw}"'
+    assert (derived["matcherRegex"], derived["url"]) == ("trace_id", to_trace)
+    assert not {"datasourceUid"} & (exemplar.keys() | derived.keys())
 
 
 def test_each_dashboard_is_in_its_folder_but_for_the_runbooks_place_as_it_is(

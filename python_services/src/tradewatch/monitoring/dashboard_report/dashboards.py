@@ -36,6 +36,7 @@ class Target:
     expression: str
     legend: str
     instant: bool
+    exemplars: bool
     max_lines: int
     min_interval_seconds: float
 
@@ -113,6 +114,8 @@ class Dashboard:
             "from": self.time_from,
             "panels": [{"id": panel.id, "queries": len(panel.targets), **panel.view} for panel in self.panels],
             "links": list(self.links),
+            # Links begin with them, and are drawn before any datasource has answered.
+            "constants": {each.name: _text(each.query) for each in self.variables if each.kind == "constant"},
         }
 
 
@@ -249,6 +252,7 @@ def _target(item: Mapping[str, Any], index: int, datasource: str) -> Target:
         expression=_text(item.get("expr")),
         legend=_text(item.get("legendFormat")),
         instant=instant and item.get("range") is not True,
+        exemplars=item.get("exemplar") is True,
         max_lines=int(item.get("maxLines") or 0),
         min_interval_seconds=seconds(item.get("interval")),
     )

@@ -98,6 +98,8 @@ async def evaluate(panel: Panel, scope: Scope, sources: Mapping[str, Source]) ->
             answers.append((target, result))
     try:
         _shape(panel, answers, grid, found)
+        if any(target.exemplars for target in panel.targets):
+            found["exemplars"] = await _exemplars(panel, grid, sources, found["notices"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         found["errors"].append(one_line(f"the answer cannot be drawn: {type(error).__name__}"))
     return found
@@ -122,6 +124,33 @@ async def _ask(target: Target, panel: Panel, grid: Scope, sources: Mapping[str, 
     if not isinstance(data, dict) or not isinstance(data.get("result"), list):
         raise QueryError("nonsense", f"{source.name}: the answer is not of the expected shape")
     return data
+
+
+async def _exemplars(
+    panel: Panel, grid: Scope, sources: Mapping[str, Source], notices: list[str]
+) -> list[dict[str, Any]]:
+    """Single measurements with their labels, such as a trace's id: of each step the one with the greatest value."""
+    greatest: dict[int, dict[str, Any]] = {}
+    for target in panel.targets:
+        source = sources.get(target.source)
+        if not target.exemplars or source is None:
+            continue
+        span = {"start": f"{grid.start:.0f}", "end": f"{grid.end:.0f}"}
+        try:
+            answer = await source.get("api/v1/query_exemplars", {"query": grid.fill(target.expression), **span})
+        except QueryError as error:
+            # The lines are drawn without them.
+            notices.append(str(error))
+            continue
+        for exemplar in (each for series in answer for each in series["exemplars"]):
+            at, value = float(exemplar["timestamp"]), number(exemplar["value"])
+            step = round((at - grid.start) / grid.step_seconds)
+            if value is None or not grid.start <= at <= grid.end:
+                continue
+            if step not in greatest or value > greatest[step]["value"]:
+                labels = {str(name): str(text) for name, text in exemplar["labels"].items()}
+                greatest[step] = {"time": at, "value": value, "labels": labels}
+    return list(greatest.values())
 
 
 async def _ask_loki(source: Source, target: Target, panel: Panel, expression: str, grid: Scope) -> Any:

@@ -4,7 +4,7 @@ A panel's title names what it shows, its description says how to read it. Only t
 dashboard-report draws as well: timeseries, stat, table, state-timeline, heatmap and logs, in rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from grafana_foundation_sdk.builders import (
@@ -131,7 +131,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Row:
-    """A titled row of panels; they are placed from left to right, each line as high as its highest."""
+    """A titled row of panels; they are placed from left to right, all of a line as high as its highest."""
 
     title: str
     blocks: Sequence[Block]
@@ -332,6 +332,9 @@ def _finish(
     defaults.thresholds = _thresholds(look.steps)
     defaults.mappings = [_mapping(look.texts)] if look.texts else None
     defaults.links = [_data_link(*link) for link in look.links] or None
+    if panel.type_val == "logs" or any(query.exemplars for query in queries):
+        # Where dashboard-report leads from an exemplar or a line; Grafana's data sources say it by themselves.
+        panel.field_config.overrides.append(_trace_link())
     colored = panel.type_val in ("stat", "state-timeline")
     mode = models.FieldColorModeId.THRESHOLDS if colored else models.FieldColorModeId.PALETTE_CLASSIC
     defaults.color = models.FieldColor(mode=mode)
@@ -356,6 +359,14 @@ def _mapping(texts: Texts) -> models.ValueMap:
 
 def _data_link(title: str, url: str) -> models.DashboardLink:
     return models.DashboardLink(title=title, type_val=models.DashboardLinkType.LINK, url=url)
+
+
+def _trace_link() -> models.DashboardFieldConfigSourceOverrides:
+    link = {"title": "This decision", "url": trace_url("${__data.fields.trace_id}")}
+    return models.DashboardFieldConfigSourceOverrides(
+        matcher=models.MatcherConfig(id_val="byName", options="trace_id"),
+        properties=[models.DynamicConfigValue(id_val="links", value=[link])],
+    )
 
 
 def _properties(look: Look) -> list[models.DynamicConfigValue]:
@@ -446,13 +457,25 @@ def assemble(
         place = models.GridPos(x=0, y=y, w=COLUMNS, h=1)
         board.panels.append(models.RowPanel(title=row.title, id_val=number * 100, grid_pos=place))
         y += 1
-        x = line = 0
-        for position, block in enumerate(row.blocks, 1):
-            if x + block.width > COLUMNS:
-                x, y, line = 0, y + line, 0
-            block.panel.id_val = number * 100 + position
-            block.panel.grid_pos = models.GridPos(x=x, y=y, w=block.width, h=block.height)
-            board.panels.append(block.panel)
-            x, line = x + block.width, max(line, block.height)
-        y += line
+        position = 0
+        for line in _lines(row.blocks):
+            x, height = 0, max(block.height for block in line)
+            for block in line:
+                position += 1
+                block.panel.id_val = number * 100 + position
+                block.panel.grid_pos = models.GridPos(x=x, y=y, w=block.width, h=height)
+                board.panels.append(block.panel)
+                x += block.width
+            y += height
     return board
+
+
+def _lines(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
+    """What stands side by side."""
+    line: list[Block] = []
+    for block in blocks:
+        if sum(each.width for each in line) + block.width > COLUMNS:
+            yield line
+            line = []
+        line.append(block)
+    yield line

@@ -6,6 +6,7 @@ from tradewatch.monitoring.dashboards import shared
 from tradewatch.monitoring.dashboards.dependencies import LAGS, RATES
 from tradewatch.monitoring.dashboards.parts import (
     AVAILABLE,
+    BLUE,
     GREEN,
     ORANGE,
     OWN_JOB,
@@ -20,6 +21,7 @@ from tradewatch.monitoring.dashboards.parts import (
     Look,
     Query,
     Row,
+    Texts,
     assemble,
     logs_panel,
     own,
@@ -39,6 +41,10 @@ _NAMESPACES = 'namespace=~"$namespace"'
 _FIRING = f'ALERTS{{alertstate="firing",{shared.NOT_WATCHDOG}'
 _RUNBOOK = (("Runbook", "${runbooks_url}/${__data.fields.alertname}.md"),)
 _SHARE_OF_LIMIT: tuple[tuple[float | None, str], ...] = ((None, GREEN), (0.8, YELLOW), (0.95, RED))
+
+
+_SEVERITIES: Texts = {"critical": ("critical", RED), "warning": ("warning", YELLOW), "info": ("info", BLUE)}
+_STATES: Texts = {"firing": ("firing", RED), "pending": ("pending", YELLOW)}
 
 
 def build() -> models.Dashboard:
@@ -424,6 +430,14 @@ def _infrastructure() -> Row:
     )
 
 
+def _ranked_alerts() -> str:
+    """What fires before what is pending, and of each the more severe first: no order of the labels' texts is that."""
+    alerts = f"ALERTS{{{shared.NOT_WATCHDOG}"
+    state = f'3 * {alerts},alertstate="firing"}} or {alerts}}}'
+    severity = f'3 * {alerts},severity="critical"}} or 2 * {alerts},severity="warning"}} or {alerts}}}'
+    return f"sort_desc(2 * ({state}) + ({severity}))"
+
+
 def _alerts() -> Row:
     delay = "alert_notification_delay_seconds"
     return Row(
@@ -431,13 +445,13 @@ def _alerts() -> Row:
         (
             table_panel(
                 "Pending and firing alerts",
-                "Firing and pending alerts. Click a name for its runbook.",
-                [f"ALERTS{{{shared.NOT_WATCHDOG}}}"],
+                "Firing and pending alerts, those that fire first, then by severity. Click a name for its runbook.",
+                [_ranked_alerts()],
                 (
                     Column("alertname", "alertname", Look(links=_RUNBOOK)),
-                    Column("severity", "severity"),
+                    Column("severity", "severity", Look(texts=_SEVERITIES)),
                     Column("team", "team"),
-                    Column("alertstate", "state"),
+                    Column("alertstate", "state", Look(texts=_STATES)),
                     *(
                         Column(label, label.removesuffix("_id"))
                         for label in ("namespace", "service", "node", "exchange", "product_id")
@@ -445,7 +459,6 @@ def _alerts() -> Row:
                 ),
                 width=24,
                 height=8,
-                sort="severity",
                 calm="no alert is pending or firing; any injected fault fills it.",
             ),
             timeline_panel(
@@ -474,21 +487,39 @@ def _alerts() -> Row:
                 "Time since its last run that succeeded. When it is stale, plain thresholds stand in for it.",
                 [Query(f"time() - max({own('anomaly_detector_last_run_timestamp_seconds')} > 0)", instant=True)],
                 Look("s", steps=((None, GREEN), (180, YELLOW), (600, RED)), decimals=0),
-                width=8,
+                width=5,
+            ),
+            stat_panel(
+                "Gaps in anomaly detection",
+                "Series without a score (their history is too short, or they ended), queries with more series than are"
+                " looked at, and queries that failed over the time shown: what it does not see.",
+                [
+                    Query(
+                        f"count({own('anomaly_series_unscored')} == 1) or vector(0)", "series unscored", instant=True
+                    ),
+                    Query(f"sum({own('anomaly_query_truncated')})", "queries cut", instant=True),
+                    Query(
+                        f"sum(increase({own('anomaly_query_failures_total')}[$__range]))",
+                        "queries failed",
+                        instant=True,
+                    ),
+                ],
+                Look(decimals=0, steps=((None, GREEN), (1, YELLOW))),
+                width=9,
             ),
             stat_panel(
                 "Unacknowledged critical alerts",
                 "They are escalated when nobody does.",
                 [Query(f"max({own('alerts_unacknowledged')})", instant=True)],
                 Look(steps=ZERO_IS_GOOD),
-                width=8,
+                width=5,
             ),
             stat_panel(
                 "Notifications waiting",
                 "Notifications not yet delivered, by receiver.",
                 [Query(f"sum by (receiver) ({own('alert_notifications_pending')})", "{{receiver}}", instant=True)],
                 Look(steps=((None, GREEN), (1, ORANGE), (10, RED))),
-                width=8,
+                width=5,
             ),
             timeseries_panel(
                 "Notifications per minute",
@@ -534,6 +565,20 @@ def _logs() -> Row:
                 "Host journals",
                 "The hosts' journals: what k3s says.",
                 '{job="journal"} |~ "$search"',
+            ),
+            timeseries_panel(
+                "Binary log lines by pod",
+                "Lines with bytes that are no text, since the first of them: Promtail replaces such bytes, and forgets"
+                " the count when none came for five minutes.",
+                [
+                    Query(
+                        'sum by (namespace, pod) (promtail_custom_binary_lines_total{job="promtail"})',
+                        "{{namespace}}/{{pod}}",
+                    )
+                ],
+                Look(minimum=0, decimals=0),
+                width=24,
+                calm="every line is text; a pod that writes such bytes fills it.",
             ),
         ),
     )

@@ -28,6 +28,8 @@ function fillLink(template, labels, context) {
     if (name === "__from") return encodeURIComponent(context.from);
     if (name === "__to") return encodeURIComponent(context.to);
     match = /^(\w+)(?::(\w+))?$/.exec(name);
+    // The dashboard's own text, which may be the beginning of an address.
+    if (match && Object.hasOwn(context.constants, match[1])) return context.constants[match[1]];
     const values = match && context.variables[match[1]];
     if (!values) return name === "__all_variables" ? context.allVariables : "";
     if (match[2] === "queryparam") return values.map((value) => `var-${match[1]}=${encodeURIComponent(value)}`).join("&");
@@ -56,6 +58,12 @@ function anchor(text, address, context) {
 
 function linksOf(links, labels, context) {
   return (links || []).map((link) => anchor(link.title || link.url || "link", fillLink(link.url || "", labels, context), context)).filter(Boolean);
+}
+
+/* Where a trace's id leads, by the links of the panel's field of that name. A report has no other place to go to. */
+function traceLink(panel, trace, text, context) {
+  const [link] = lookOf(panel, "trace_id", "").links || [];
+  return trace && link && context.live ? anchor(text, fillLink(link.url || "", { trace_id: trace }, context), context) : null;
 }
 
 /* `element` opens a small menu of the links when it is clicked. */
@@ -99,16 +107,19 @@ function plot(box, data, context, build, tip, legend) {
     const { clientWidth: width, clientHeight: height } = root;
     if (!width || !height || (!always && root.size === `${width} ${height}`)) return;
     root.size = `${width} ${height}`;
-    const { traces, yaxis, ...layout } = build(height);
+    const { traces, yaxis, dots, ...layout } = build(height);
     const longest = Math.max(...yaxis.ticktext.map((text) => text.length), 0);
+    const margin = { t: 6, r: 8, b: 22, l: Math.max(34, 14 + longest * 6.2) };
     Plotly.react(root, traces, {
       width, height, showlegend: false, hovermode: "x", hoverdistance: -1, spikedistance: -1, dragmode: "zoom",
       paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { family: "system-ui, sans-serif" },
-      margin: { t: 6, r: 8, b: 22, l: Math.max(34, 14 + longest * 6.2) },
+      margin,
       xaxis: { ...AXIS, type: "date", range: [wall(data.start), wall(data.end)], tickformatstops: TIME_TICKS, showspikes: true, spikemode: "across", spikethickness: -1, spikedash: "solid", spikecolor: AXIS.color },
       yaxis: { ...AXIS, fixedrange: true, tickmode: "array", ...yaxis },
       ...layout,
     }, PLOT);
+    root.querySelector(".dots")?.remove();
+    if (dots) root.append(dotsOver(dots, data, yaxis.range, margin));
   };
   box.repaint(true);
   if (!fresh) return;
@@ -119,6 +130,17 @@ function plot(box, data, context, build, tip, legend) {
     if (to - from >= 60) context.zoom(from, to);
     box.repaint(true);
   });
+}
+
+/* Measurements of their own over the plot's area, which `margin` surrounds. */
+function dotsOver(dots, data, [low, high], margin) {
+  const found = make("div", "dots", ...dots.map(({ time, value, element }) => {
+    element.style.left = `${(time - data.start) * 100 / (data.end - data.start)}%`;
+    element.style.bottom = `${(value - low) * 100 / (high - low)}%`;
+    return element;
+  }));
+  found.style.inset = `${margin.t}px ${margin.r}px ${margin.b}px ${margin.l}px`;
+  return found;
 }
 
 function unplot(box) {
@@ -148,7 +170,8 @@ function drawTimeseries(box, panel, data, context) {
     const shownRows = rows.filter(({ series }) => !hidden.has(series.name));
     const heights = stacked ? grid.map((_, place) => shownRows.reduce((sum, { y }) => sum + (y[place] ?? 0), 0)) : shownRows.flatMap(({ y }) => y.filter((value) => value !== null));
     const traces = shownRows.map((row) => traceOf(row, x, main, fill, stacked));
-    return { traces, yaxis: valueAxis(heights, main, height), barmode: stacked ? "stack" : "overlay", shapes: [...thresholdsOf(main), ...marksOf(context.marks(), data)] };
+    const dots = (data.exemplars || []).map((exemplar) => ({ ...exemplar, element: dotOf(exemplar, panel, main, context) }));
+    return { traces, dots, yaxis: valueAxis([...heights, ...dots.map(({ value }) => value)], main, height), barmode: stacked ? "stack" : "overlay", shapes: [...thresholdsOf(main), ...marksOf(context.marks(), data)] };
   };
   const names = JSON.stringify(rows.map(({ series }) => series.name));
   if (!box.legend || box.legend.names !== names) {
@@ -170,6 +193,15 @@ function traceOf({ y, look, tone }, x, main, fill, stacked) {
     connectgaps: look.custom.spanNulls === true,
     ...(stacked ? { stackgroup: "all", fillcolor: withAlpha(tone, fill || 0.3) } : fill ? { fill: "tozeroy", fillcolor: withAlpha(tone, Math.min(fill, 0.25)) } : {}),
   };
+}
+
+/* One measurement, and the way to its trace where the panel names one. */
+function dotOf({ time, value, labels }, panel, look, context) {
+  const dot = traceLink(panel, labels.trace_id, "", context) || make("span");
+  dot.className = "dot";
+  dot.title = [`${clock(time * 1000, true)}: ${shown(value, look).text}`, ...Object.entries(labels).map(([name, text]) => `${name} ${text}`)].join("\n");
+  dot.setAttribute("aria-label", dot.title);
+  return dot;
 }
 
 /* From zero where zero is near; ticks on round numbers, in the panel's unit. */
@@ -422,8 +454,8 @@ function levelOf(entry) {
   return LEVELS[named.toLowerCase()] || "other";
 }
 
-/* The lines of our services are JSON: what happened first, then the rest as name=value. */
-function readable(line) {
+/* The lines of our services are JSON: what happened first, then the rest as name=value. The trace stands by itself. */
+function readable({ line, labels }) {
   let fields = null;
   if (line.startsWith("{")) {
     try {
@@ -431,12 +463,13 @@ function readable(line) {
     } catch { /* not JSON: shown as it is */ }
   }
   const event = fields && (fields.event || fields.message || fields.msg);
-  if (typeof event !== "string") return [line, ""];
-  const rest = Object.entries(fields).filter(([name]) => !["event", "message", "msg", "timestamp", "time", "ts", "level", "severity", "service"].includes(name));
-  return [event, rest.map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`).join(" ")];
+  const trace = labels.trace_id || (fields && typeof fields.trace_id === "string" ? fields.trace_id : "");
+  if (typeof event !== "string") return { event: line, rest: "", trace };
+  const rest = Object.entries(fields).filter(([name, value]) => !(name === "trace_id" && value === trace) && !["event", "message", "msg", "timestamp", "time", "ts", "level", "severity", "service"].includes(name));
+  return { event, rest: rest.map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`).join(" "), trace };
 }
 
-function drawLogs(box, panel, data) {
+function drawLogs(box, panel, data, context) {
   if (!box.logs) {
     const search = make("input", "search");
     search.type = "search";
@@ -445,7 +478,8 @@ function drawLogs(box, panel, data) {
     box.logs = { search, off: new Set(), open: new Set() };
     search.addEventListener("input", () => listLogs(box));
   }
-  box.logs.lines = data.lines.map((entry) => ({ ...entry, level: levelOf(entry), read: readable(entry.line), key: entry.time + entry.line }));
+  box.logs.traced = (trace) => traceLink(panel, trace, `trace_id=${trace}`, context) || make("span", "dim", `trace_id=${trace}`);
+  box.logs.lines = data.lines.map((entry) => ({ ...entry, level: levelOf(entry), read: readable(entry), key: entry.time + entry.line }));
   listLogs(box);
 }
 
@@ -481,8 +515,8 @@ function listLogs(box) {
 
 function logLine(entry, state) {
   const milliseconds = Number(BigInt(entry.time) / 1000000n);
-  const [event, rest] = entry.read;
-  const head = make("summary", "", make("time", "", clock(milliseconds)), make("span", "log-service", entry.labels.service || entry.labels.pod || entry.labels.job || ""), make("span", "log-event", event), rest ? make("span", "log-rest", rest) : null);
+  const { event, rest, trace } = entry.read;
+  const head = make("summary", "", make("time", "", clock(milliseconds)), make("span", "log-service", entry.labels.service || entry.labels.pod || entry.labels.job || ""), make("span", "log-event", event), rest ? make("span", "log-rest", rest) : null, trace ? make("span", "log-trace", state.traced(trace)) : null);
   const found = make("details", `log-line ${entry.level}`, head);
   const unfold = () => {
     if (found.childElementCount > 1) return;

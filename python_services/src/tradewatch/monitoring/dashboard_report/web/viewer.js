@@ -78,6 +78,8 @@ const context = {
   get from() { return state.from; },
   get to() { return state.to; },
   get variables() { return Object.fromEntries(state.variables.map(({ name, values }) => [name, values])); },
+  live: !report,
+  get constants() { return state.dashboard.constants; },
   get allVariables() { return query().split("&").filter((part) => part.startsWith("var-")).join("&"); },
   marks: () => state.marks,
   zoom: (from, to) => { if (!report) setRange(String(Math.round(from * 1000)), String(Math.round(to * 1000))); },
@@ -116,6 +118,7 @@ document.addEventListener("mouseleave", () => context.tip.hide());
 /* ---- the page's parts ---- */
 
 const tabs = make("nav", "tabs");
+const linkBar = make("nav", "links");
 const controls = make("div", "controls");
 const choices = make("div", "choices");
 const status = make("span", "status");
@@ -123,7 +126,7 @@ status.setAttribute("role", "status");
 const notice = make("div", "notice");
 notice.hidden = true;
 const main = make("main", "");
-app.append(make("header", "", make("div", "brand", make("b", "", "Tradewatch"), tabs), make("div", "tools", choices, controls)), notice, main, tipBox, menuBox);
+app.append(make("header", "", make("div", "brand", make("b", "", "Tradewatch"), tabs, linkBar), make("div", "tools", choices, controls)), notice, main, tipBox, menuBox);
 
 function tell(line) {
   notice.textContent = line;
@@ -133,10 +136,19 @@ function tell(line) {
 function drawTabs() {
   tabs.replaceChildren(...state.index.dashboards.map(({ uid, title }) => {
     const tab = make("a", uid === state.uid ? "tab here" : "tab", title);
-    tab.href = report ? `#${uid}` : `/d/${uid}?from=${encodeURIComponent(state.from)}&to=${encodeURIComponent(state.to)}`;
+    tab.href = report ? `#${uid}` : `/d/${uid}?${query()}`;
     if (uid === state.uid) tab.setAttribute("aria-current", "page");
     return tab;
   }));
+  // The dashboard's own links, but those to another dashboard as a whole: the tabs are that.
+  const whole = state.index.dashboards.map(({ uid }) => `/d/${uid}`);
+  linkBar.replaceChildren(...(state.dashboard.links || []).filter(({ url }) => url && !whole.includes(url)).map((link) => {
+    const url = fillLink(link.url, {}, context);
+    const carried = [link.keepTime && fillLink("${__url_time_range}", {}, context), link.includeVars && context.allVariables].filter(Boolean).join("&");
+    const found = anchor(link.title || link.url, url + (carried && (url.includes("?") ? "&" : "?") + carried), context);
+    if (found && link.tooltip) found.title = link.tooltip;
+    return found;
+  }).filter(Boolean));
 }
 
 function drawControls() {
@@ -297,6 +309,8 @@ function layout() {
 function panelOf(panel, top) {
   const at = { x: 0, y: 0, w: 12, h: 8, ...(panel.gridPos || {}) };
   const title = make("h2", "", panel.title || "");
+  // Two lines are shown of it.
+  title.title = panel.title || "";
   const problem = make("div", "problem");
   problem.hidden = true;
   const box = make("div", `box ${panel.type}`);
@@ -375,8 +389,10 @@ async function refreshNow() {
     const frame = await source.frame(state.uid);
     if (round !== state.round) return;
     const marked = JSON.stringify(frame.marks) !== JSON.stringify(state.marks);
+    const known = JSON.stringify(frame.variables) !== JSON.stringify(state.variables);
     state.marks = frame.marks;
     state.variables = frame.variables;
+    if (known) drawTabs();
     drawChoices();
     tell([...state.index.problems, ...frame.errors].join(" · "));
     if (marked) for (const { box, visible: inView } of state.panels.values()) if (inView && box.plot) box.repaint(true);
@@ -399,6 +415,7 @@ function setRange(from, to) {
 function setChoice(name, values) {
   state.chosen[name] = values;
   address(true);
+  drawTabs();
   refreshNow();
 }
 
