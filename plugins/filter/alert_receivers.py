@@ -56,7 +56,7 @@ def _problems(document: Mapping[str, Any]) -> Iterator[str]:
             yield f"routes[{at}] has keys other than {', '.join(sorted(ROUTE_KEYS))}"
             continue
         if not all(isinstance(route.get(key), str | None) for key in ("team", "severity")):
-            yield f"routes[{at}]: team or severity is not a text"
+            yield f"routes[{at}]: team or severity is not a string"
         yield from _unknown(f"routes[{at}].receivers", route.get("receivers"), names)
     yield from _unknown("default", document.get("default"), names)
     if document.get("escalation", []) != []:

@@ -446,19 +446,13 @@ def test_k3s_and_its_images_both_come_from_the_bundle_or_neither(
     ]
     resolved, _lines, _changed, problems = resolver.resolve(table)
     assert resolver.check(table) == problems
-    assert [(problem.where, problem.what, problem.fix) for problem in problems] == (
-        [
-            (
-                f"artifact {apart}",
-                f"version v1 was not found in any source: cache (no file {cache / apart}), "
-                "upstream (not in artifact_sources), "
-                f"registries (not asked: {other} comes from cache, and they belong together)",
-                f"place it at {cache / apart} or make one of the other sources work",
-            )
-        ]
-        if apart
-        else []
-    )
+    assert [problem.where for problem in problems] == ([f"artifact {apart}"] if apart else [])
+    for problem in problems:
+        assert problem.what.endswith(
+            f": cache (no file {cache / str(apart)}), upstream (not in artifact_sources), "
+            f"registries (not asked: {other} comes from cache, and they belong together)"
+        )
+        assert f"place it at {cache / str(apart)} " in problem.fix
     source = "cache" if placed else "registries"
     assert {name: fact["source"] for name, fact in resolved.items()} == {
         name: source for name in ("k3s", "images") if name != apart

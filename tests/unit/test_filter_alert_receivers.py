@@ -52,7 +52,7 @@ def test_what_the_service_takes_is_taken(document: dict[str, Any]) -> None:
             {**GOOD, "routes": [{"teams": "trading", "receivers": ["chat"]}]},
             "routes[0] has keys other than receivers, ",
         ),
-        ({**GOOD, "routes": [{"team": 1, "receivers": ["chat"]}]}, "routes[0]: team or severity is not a text"),
+        ({**GOOD, "routes": [{"team": 1, "receivers": ["chat"]}]}, "routes[0]: team or severity is not a string"),
         ({**GOOD, "routes": [{"team": "data"}]}, "routes[0].receivers is not a list of receivers' names"),
         ({**GOOD, "default": [SECRET]}, "default names a receiver that is none of chat, pager"),
         ({**GOOD, "default": []}, "default is not a list of receivers' names"),

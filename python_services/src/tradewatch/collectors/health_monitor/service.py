@@ -69,7 +69,7 @@ def _parse_dependencies(value: object) -> object:
     for part in filter(None, (part.strip() for part in value.split(","))):
         name, _, url = part.partition("=")
         if not _DEPENDENCY_NAME.fullmatch(name):
-            raise ValueError(f"{name[:40]!r} is not a dependency's name: small letters, digits and -, then =URL")
+            raise ValueError(f"{name[:40]!r} is not a dependency's name: lowercase letters, digits and -, then =URL")
         if name in found or name in (VALKEY, BUS_COMPONENT):
             raise ValueError(f"the name {name} is {'named twice' if name in found else 'taken by the bus itself'}")
         try:

@@ -51,7 +51,7 @@ def _parse_feeds(value: object) -> object:
     for part in filter(None, (part.strip() for part in value.split(","))):
         name, _, url = part.partition("=")
         if not _FEED_NAME.fullmatch(name):
-            raise ValueError(f"{name[:40]!r} is not a feed's name: small letters, digits, - and _, then =URL")
+            raise ValueError(f"{name[:40]!r} is not a feed's name: lowercase letters, digits, - and _, then =URL")
         if name in feeds:
             raise ValueError(f"the feed {name} is named twice")
         try:
