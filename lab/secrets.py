@@ -35,6 +35,7 @@ NAMES: dict[str, Callable[[], str]] = {
     "node_exporter_password": _token,
     "alertmanager_password": _token,
     "alert_webhook_token": _token,
+    "watchdog_token": _token,
     "dashboards_password": _token,
     "grafana_password": _token,
     "exchange_api_private_key": _private_key,

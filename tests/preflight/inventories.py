@@ -136,6 +136,8 @@ class Inventory:
             **dict.fromkeys(self.example("vault.yml.example"), "secret-of-the-test"),
             "vault_k3s_token": TOKEN,
             "vault_alert_receivers": ALERT_RECEIVERS,
+            # Nobody watches from outside: no token is wanted.
+            "vault_watchdog_token": "change-me",
             "vault_exchange_api_private_key": EXCHANGE_KEY,
             "ansible_ssh_executable": str(Path(__file__).with_name("fake_ssh")),
             # The machine under the test may be small; faults bring their own figures.

@@ -134,6 +134,7 @@ def bad_data(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "vault_k3s_token": None,
         "vault_valkey_password": "",
         "vault_prometheus_password": "change-me",
+        "alertmanager_watchdog_url": "http://198.51.100.200:8095/v1/watchdog",
         "vault_exchange_api_private_key": "key-of-the-test",
         "cluster_name": None,
         "log_collector": "prontail",
@@ -241,6 +242,7 @@ DATA_PROBLEMS = {
     "unset secret": f"secret vault_k3s_token: is empty; {SECRET_FIX}",
     "empty secret": f"secret vault_valkey_password: is empty; {SECRET_FIX}",
     "example secret": f"secret vault_prometheus_password: still has the example's value; {SECRET_FIX}",
+    "example secret in use": f"secret vault_watchdog_token: still has the example's value; {SECRET_FIX}",
     "unset variable": "variable cluster_name: is not set; set it in group_vars/all/main.yml of the inventory",
     "unknown collector": "variable log_collector: unknown collector prontail; did you mean promtail?",
     "malformed thresholds": "variable prometheus_rule_thresholds: is malformed (there is no threshold "

@@ -27,9 +27,11 @@ from tradewatch.monitoring.anomaly_detector.series import DEFAULT_SERIES
 from lab.bundle import oci, parts
 from tests.commands import REPOSITORY
 from tests.rules import RuleFolder
+from tests.unit.test_monitoring_services_role import play
 
 ROLE = Path("roles/alertmanager")
 TOKEN = "token-of-the-webhook"
+AUTHORITY = "-----BEGIN CERTIFICATE-----"
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +81,53 @@ def test_the_configuration_is_one_that_amtool_takes(repository: Path, programs: 
     assert checked.returncode == 0, checked.stdout + checked.stderr
     receivers = {row["name"]: row for row in yaml.safe_load(file.read_text())["receivers"]}
     assert bool(receivers["watchdog"].get("webhook_configs")) is bool(url)
+
+
+def applied(folder: Path, **variables: Any) -> dict[str, Any]:
+    """What the role applies, by kind; of those of one kind the last."""
+    given = {
+        "kubeconfig_path": "none",
+        "cluster_name": "test",
+        "admin_cidrs": [],
+        "analytics_address": "198.51.100.4",
+        "artifacts_resolved": {"alertmanager": {"image": "alertmanager:test"}},
+        "vault_alertmanager_password": "password",
+        "vault_alert_webhook_token": "inside",
+        **variables,
+    }
+    play(folder, roles=["alertmanager"], **given)
+    return {each["kind"]: each for each in yaml.safe_load_all((folder / "alertmanager.yml").read_text()) if each}
+
+
+@pytest.mark.parametrize("authority", ["", AUTHORITY])
+def test_the_dead_man_s_switch_has_a_secret_of_its_own_and_is_in_reach(tmp_path: Path, authority: str) -> None:
+    objects = applied(
+        tmp_path,
+        vault_watchdog_token="outside",
+        alertmanager_watchdog_url="https://watchdog.example/v1/watchdog",
+        alertmanager_watchdog_cidrs=["192.0.2.10/32"],
+        alertmanager_watchdog_ca=authority,
+    )
+    rows = yaml.safe_load(objects["ConfigMap"]["data"]["alertmanager.yml"])["receivers"]
+    how = {row["name"]: hook["http_config"] for row in rows for hook in row["webhook_configs"]}
+
+    def content(file: str) -> str:
+        return str(objects["Secret"]["stringData"][file.removeprefix("/etc/alertmanager/web/")])
+
+    assert content(how["watchdog"]["authorization"]["credentials_file"]) == "outside"
+    assert content(how["trading"]["authorization"]["credentials_file"]) == "inside"
+    assert ("tls_config" in how["watchdog"]) is bool(authority)
+    if authority:
+        assert content(how["watchdog"]["tls_config"]["ca_file"]) == authority
+    assert objects["NetworkPolicy"]["spec"]["egress"][1:] == [
+        {"to": [{"ipBlock": {"cidr": "192.0.2.10/32"}}], "ports": [{"port": 443, "protocol": "TCP"}]}
+    ]
+
+
+def test_without_the_dead_man_s_switch_no_secret_of_it_is_wanted(tmp_path: Path) -> None:
+    secret = applied(tmp_path)["Secret"]["stringData"]
+    assert "webhook-token" in secret
+    assert not [key for key in secret if key.startswith("watchdog")]
 
 
 def test_a_broken_configuration_is_refused(programs: Path, configuration: Path) -> None:

@@ -183,7 +183,7 @@ class Outside:
 
 @pytest.fixture
 def outside(lab_dir: Path, tmp_path: Path) -> Iterator[Outside]:
-    with Outside(tmp_path, json.loads((lab_dir / "secrets.json").read_text())["alert_webhook_token"]) as running:
+    with Outside(tmp_path, json.loads((lab_dir / "secrets.json").read_text())["watchdog_token"]) as running:
         yield running
 
 
