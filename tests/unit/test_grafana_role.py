@@ -39,6 +39,7 @@ def given(folder: Path) -> dict[str, Any]:
         "prometheus_username": "reader",
         "grafana_certificate_names": ["analytics-1"],
         "analytics_address": "192.0.2.14",
+        "dashboards_node_port": 30080,
         "grafana_dashboards_dirs": [str(dashboards)],
     }
 
