@@ -41,8 +41,9 @@ def conditions(repository: Path, name: str, **variables: Any) -> bool:
         ("True 2026-11-28T08:30:01Z", True),
         ("False 2026-11-28T08:30:01Z", False),
         ("Unknown 2026-11-28T08:30:01Z", False),
+        # Times have whole seconds: said half a second after the start.
+        ("True 2026-11-28T08:30:00Z", True),
         # What the kubelet said before the restart.
-        ("True 2026-11-28T08:30:00Z", False),
         ("True 2026-11-28T08:29:59Z", False),
         # The API does not answer, or does not know the node's state.
         ("", False),
