@@ -23,11 +23,12 @@ def run(
 ) -> str:
     """stdout and stderr of a command that must exit with ``code`` within ``timeout`` seconds.
 
-    With ``log`` they go to that file while it runs, so that somebody can follow it.
+    With ``log`` they go to that file while it runs, so that somebody can follow it. Bytes that are no text, as pods may
+    log them, are replaced.
     """
     environment = {**os.environ, "PATH": f"{VENV_BIN}{os.pathsep}{os.environ['PATH']}", **(env or {})}
     environment["ANSIBLE_CONFIG"] = str(REPOSITORY / "ansible.cfg")
-    with open(log, "w+") if log else tempfile.TemporaryFile("w+") as stream:
+    with open(log, "w+", errors="replace") if log else tempfile.TemporaryFile("w+", errors="replace") as stream:
         status = subprocess.run(
             [str(word) for word in argv],
             cwd=cwd,

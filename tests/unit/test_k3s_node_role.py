@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def role(repository: Path, file: str, variables: dict[str, Any]) -> tuple[Any, T
 
 def conditions(repository: Path, name: str, **variables: Any) -> bool:
     """Whether a task of wait.yml has what it waits for."""
-    [block], templar = role(repository, "tasks/wait.yml", variables)
+    defined, _ = role(repository, "vars/main.yml", {})
+    [block], templar = role(repository, "tasks/wait.yml", defined | variables)
     [task] = [task for task in block["block"] if task["name"].startswith(name)]
     return all(templar.evaluate_conditional(condition) for condition in task["until"])
 
@@ -45,13 +47,23 @@ def conditions(repository: Path, name: str, **variables: Any) -> bool:
         ("True 2026-11-28T08:30:00Z", True),
         # What the kubelet said before the restart.
         ("True 2026-11-28T08:29:59Z", False),
-        # The API does not answer, or does not know the node's state.
+        # The API does not know the node's state.
         ("", False),
     ],
 )
 def test_a_restarted_node_is_back_when_its_kubelet_says_so(repository: Path, answer: str, ready: bool) -> None:
-    registered = {"__k3s_node_started": {"stat": {"mtime": STARTED}}, "__k3s_node_ready": {"stdout": answer}}
+    status, _, heartbeat = answer.partition(" ")
+    conditions_of_node = [{"type": "PIDPressure", "status": "False"}]
+    conditions_of_node += [{"type": "Ready", "status": status, "lastHeartbeatTime": heartbeat}] if answer else []
+    node = json.dumps({"status": {"conditions": conditions_of_node}})
+    registered = {"__k3s_node_started": {"stat": {"mtime": STARTED}}, "__k3s_node_ready": {"stdout": node}}
     assert conditions(repository, "Wait until the node's kubelet", **registered) == ready
+
+
+@pytest.mark.parametrize("answer", [{"stdout": ""}, {"rc": 1, "stdout": "", "stderr": "refused"}, {}])
+def test_without_an_answer_of_the_api_it_is_not_back(repository: Path, answer: dict[str, Any]) -> None:
+    registered = {"__k3s_node_started": {"stat": {"mtime": STARTED}}, "__k3s_node_ready": answer}
+    assert not conditions(repository, "Wait until the node's kubelet", **registered)
 
 
 @pytest.mark.parametrize(
