@@ -36,15 +36,15 @@ INVENTORY: dict[str, Any] = {
 
 
 @functools.cache
-def _load_plugins() -> None:
-    """Once for a process; Ansible refuses a second time."""
+def load_plugins() -> None:
+    """Have Ansible find its filters and lookups: once for a process, it refuses a second time."""
     with contextlib.suppress(Exception):
         init_plugin_loader()
 
 
 def render(role: str, template: str, state_dir: Path, **settings: Any) -> str:
     """A template of a role with its defaults, as Ansible renders it."""
-    _load_plugins()
+    load_plugins()
     loader = DataLoader()
     variables: dict[str, Any] = {}
     for folder in ("defaults", "vars"):

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar
+
+from tests.role_templates import load_plugins
 
 # Half a second after 08:30:00 UTC.
 STARTED = 1795854600.5
 
 
-@pytest.fixture(scope="module", autouse=True)
-def ansible_plugins() -> None:
-    with contextlib.suppress(Exception):
-        init_plugin_loader()
-
-
 def role(repository: Path, file: str, variables: dict[str, Any]) -> tuple[Any, Templar]:
     """A file of the role, and what evaluates its expressions."""
+    load_plugins()
     loader = DataLoader()
     content = loader.load_from_file(str(repository / "roles/k3s_node" / file), trusted_as_template=True)
     return content, Templar(loader=loader, variables=variables)
