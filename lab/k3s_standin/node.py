@@ -120,6 +120,7 @@ class Node:
             log("error", f"kube-proxy has not written its rules within {PROXY_SECONDS:.0f} s")
         if not _CNI_FILE.exists():
             files.write_json(_CNI_FILE, _CNI, 0o644)
+        await _masquerade(cluster_cidr)
         router = [
             f"--kubeconfig={KUBELET_KUBECONFIG}",
             f"--hostname-override={self.config.node_name}",
@@ -127,6 +128,8 @@ class Node:
             "--run-router=true",
             "--run-firewall=true",
             "--run-service-proxy=false",
+            # It goes by a list of the nodes that it renews every five minutes, see _masquerade.
+            "--enable-pod-egress=false",
             # By default five minutes, for which pods stay shut out when one writing of the rules has failed.
             "--iptables-sync-period=30s",
             "--health-port=0",
@@ -208,6 +211,27 @@ class Node:
 async def kubelet_healthy() -> bool:
     """Whether the kubelet's local health port says ok."""
     return b" 200 " in (await _ask_locally(10248, "/healthz"))[:200]
+
+
+async def _masquerade(cluster_cidr: str) -> None:
+    """Send pods' traffic that leaves the pod network with the node's address, by the rule that flannel has in k3s.
+
+    kube-router's own rule would do so to traffic for a node that has joined since it last looked, too, where policies
+    then refuse the sender, for they know pods by their addresses.
+
+    Raises:
+        StandinError: the rule cannot be set.
+    """
+    rule = ("POSTROUTING", "-s", cluster_cidr, "!", "-d", cluster_cidr)
+    rule += ("-m", "comment", "--comment", "flanneld masq", "-j", "MASQUERADE", "--random-fully")
+    message = b""
+    for verb in ("-C", "-A"):
+        command = ("iptables", "-w", "5", "-t", "nat", verb, *rule)
+        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        _, message = await process.communicate()
+        if process.returncode == 0:
+            return
+    raise StandinError(f"the pod network's masquerading cannot be set: iptables: {message.decode().strip()}")
 
 
 async def _proxy_synced() -> bool:

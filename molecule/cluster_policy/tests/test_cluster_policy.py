@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lab_cluster import PROBE_LABEL, Cluster, eventually, pod, policy
+from lab_cluster import GET, PROBE_LABEL, Cluster, eventually, pod, policy
+from testinfra.host import Host
 
 ROLES = {
     "control-1": "control-plane",
@@ -15,6 +16,16 @@ ROLES = {
 }
 NAMESPACES = {"crypto-collectors": "collectors", "crypto-trading": "trading", "crypto-monitoring": "analytics"}
 RESTRICTED = ["crypto-collectors", "crypto-trading"]
+# Answers with the caller's address.
+ECHO = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.client_address[0].encode())
+http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+"""
 
 
 def candidate(namespace: str) -> dict[str, Any]:
@@ -92,6 +103,29 @@ def test_nothing_connects_until_both_sides_allow_it(cluster: Cluster) -> None:
     eventually(connects, "both sides allow it again", 30)
     cluster.remove("networkpolicy", client, "probe")
     eventually(lambda: not connects(), "the sender's default is to deny", 30)
+
+
+def test_a_pod_is_known_by_its_address_on_a_node_that_its_own_does_not_know_yet(
+    cluster: Cluster, hosts: dict[str, Host]
+) -> None:
+    # Policies go by addresses: a pod whose node sent its traffic as its own would be refused where it is allowed.
+    server, client = "crypto-trading", "crypto-collectors"
+    address = cluster.start(pod(server, "echo", cluster.services_image(), "trading", ["python3", "-c", ECHO]))
+    own = cluster.probe(client, "caller", "collectors")
+    cluster.make(
+        policy(server, "echo", {PROBE_LABEL: "echo"}, "Ingress"),
+        policy(client, "caller", {PROBE_LABEL: "caller"}, "Egress"),
+    )
+
+    def seen() -> str:
+        command = ("python3", "-c", GET, f"http://{address}:8080/")
+        return str(cluster.execute(client, "caller", *command).stdout).strip()
+
+    eventually(seen, "the policies let it pass", 30)
+    # What kube-router knows of the other node, where the pod network is its; it looks again within five minutes.
+    subnet = cluster.get("node", "trading-1")["spec"]["podCIDR"]
+    hosts["collectors-1"].run(f"ipset del kube-router-pod-subnets {subnet}")
+    assert seen() == own
 
 
 def test_pods_may_ask_the_cluster_s_dns(cluster: Cluster) -> None:

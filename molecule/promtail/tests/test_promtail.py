@@ -50,7 +50,7 @@ write(1, b"x" * {LONG_BYTES // 2} + b"\\nthe last\\n")
 signal.pause()
 """
 # Lines of 200 bytes as fast as they are taken.
-FLOOD_BYTES = 300_000_000
+FLOOD_BYTES = 60_000_000
 FLOOD = f"""
 import os, signal
 block = (b"y" * 199 + b"\\n") * 320
@@ -59,9 +59,9 @@ while left > 0:
     left -= os.write(1, block)
 signal.pause()
 """
-# roles/promtail: what a line is cut to, and how many of one pod's are sent at once.
+# roles/promtail: what a line is cut to, and how many of one pod's the scenario lets through at once.
 MAX_LINE_BYTES = 262144
-BURST_LINES = 300_000
+BURST_LINES = 60_000
 # The kubelet's containerLogMaxSize.
 ROTATED_BYTES = 10 * 2**20
 
@@ -226,7 +226,8 @@ def test_flood_of_one_pod_is_contained_and_named_and_the_others_go_on(
         return max(sizes) > ROTATED_BYTES > sizes[-1] == sizes[-2] >= 0 and dropped() != before
 
     try:
-        eventually(over, "the flood is over", 90)
+        # Lines are dropped once Promtail has read the burst, which takes a busy machine minutes.
+        eventually(over, "the flood is over", 300)
     finally:
         cluster.remove("pod", PROBE_NAMESPACE, f"log-flood-{RUN}")
     print(f"ticks during a flood to query: {max(delays):.1f} s at most; largest file {max(sizes)} bytes")
