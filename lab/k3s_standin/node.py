@@ -222,8 +222,8 @@ async def _masquerade(cluster_cidr: str) -> None:
     Raises:
         StandinError: the rule cannot be set.
     """
-    rule = ("POSTROUTING", "-s", cluster_cidr, "!", "-d", cluster_cidr)
-    rule += ("-m", "comment", "--comment", "flanneld masq", "-j", "MASQUERADE", "--random-fully")
+    leaving = ("-s", cluster_cidr, "!", "-d", cluster_cidr, "-m", "comment", "--comment", "flanneld masq")
+    rule = ("POSTROUTING", *leaving, "-j", "MASQUERADE", "--random-fully")
     message = b""
     for verb in ("-C", "-A"):
         command = ("iptables", "-w", "5", "-t", "nat", verb, *rule)
