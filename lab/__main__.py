@@ -8,7 +8,7 @@ import sys
 
 from lab import environment, hosts, secrets, up
 from lab.bundle import parts
-from lab.steps import LabError
+from lab.steps import LabError, together
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,7 +52,8 @@ def main() -> int:
                 unknown = sorted(set(arguments.parts) - set(parts.PARTS))
                 if unknown:
                     raise LabError(f"no bundle part {', '.join(unknown)} (python -m lab bundle --list)")
-                made = [parts.describe(name) for name in arguments.parts]
+                wanted = arguments.parts
+                made, _ = together(lambda: list(map(parts.describe, wanted)), lambda: parts.build_ahead(wanted))
                 print("\n".join(json.dumps(part) for part in made))
                 return _complain(*(part["error"] for part in made if "error" in part))
             case "place":

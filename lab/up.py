@@ -40,9 +40,8 @@ def missing_parts() -> list[str]:
     ]
 
 
-def build_bundle() -> None:
-    """Make every part that is needed and not there, saying which and how far."""
-    names = missing_parts()
+def build_bundle(names: list[str]) -> None:
+    """Make these parts, saying which and how far."""
     for number, name in enumerate(names, 1):
         say(f"bundle {number}/{len(names)}: {name}")
         try:
@@ -68,7 +67,10 @@ def up(*, verify: bool = True) -> dict[str, float]:
         secrets.ensure()
         names = playbooks.inventory_hosts()
         try:
-            lab, _ = together(lambda: hosts.up(names), build_bundle)
+            missing = missing_parts()
+            lab, *_ = together(
+                lambda: hosts.up(names), lambda: build_bundle(missing), lambda: parts.build_ahead(missing)
+            )
         except LabError as error:
             raise LabError(f"{error}\n{GO_ON}") from None
         seconds["hosts and bundle"] = time.monotonic() - started

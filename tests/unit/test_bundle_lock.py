@@ -1,4 +1,4 @@
-"""What shares the cache builds one thing at a time, and each thing once."""
+"""What shares the cache builds each thing once, and two things side by side."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ import pytest
 
 from lab.bundle import golang, parts
 from lab.bundle.lock import building
+from lab.steps import LabError
 
 
 @pytest.fixture
 def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The programs that a stand-in of Go has built; it fails when it is started while it runs."""
+    """The programs that a stand-in of Go has built; it fails when two builds of one run at a time."""
     monkeypatch.setenv("TRADEWATCH_CACHE", str(tmp_path))
-    busy = threading.Lock()
+    busy: dict[str, threading.Lock] = {}
     done: list[str] = []
 
     def run(words: list[Any], **_: Any) -> str:
-        assert busy.acquire(blocking=False), "two builds at a time"
         output = Path(words[words.index("-o") + 1])
+        lock = busy.setdefault(output.stem, threading.Lock())
+        assert lock.acquire(blocking=False), f"two builds of {output.stem} at a time"
         time.sleep(0.2)
         output.write_text("a program")
         done.append(output.stem)
-        busy.release()
+        lock.release()
         return ""
 
     monkeypatch.setattr(golang, "run", run)
@@ -35,7 +37,7 @@ def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def test_a_program_is_built_once_and_alone(builds: list[str]) -> None:
+def test_a_program_is_built_once(builds: list[str]) -> None:
     names = ["promtool", "promtool", "loki", "loki"]
     with ThreadPoolExecutor(len(names)) as pool:
         made = list(pool.map(lambda name: golang.binary("prometheus", ".", name), names))
@@ -54,8 +56,24 @@ def test_build_caches_are_left_to_who_builds(
 ) -> None:
     dropped: list[bool] = []
     monkeypatch.setattr(golang, "drop_build_cache", lambda: dropped.append(True))
-    with building(), ThreadPoolExecutor(1) as pool:
-        pool.submit(parts.drop_build_caches).result()
+    for held in (building(), building("go-caches", shared=True)):
+        with held, ThreadPoolExecutor(1) as pool:
+            pool.submit(parts.drop_build_caches).result()
     assert (dropped, builds) == ([], [])
     parts.drop_build_caches()
     assert dropped == [True]
+
+
+def test_programs_of_monitoring_are_built_ahead_of_their_parts(
+    tmp_path: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise LabError("it does not compile")
+
+    with building():
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(parts.build_ahead, ["k3s", "prometheus", "loki"]).result()
+        assert builds == ["prometheus", "promtool", "loki"]
+        monkeypatch.setitem(parts.PROGRAMS, "loki", fail)
+        parts.build_ahead(["loki", "promtail"])
+        assert builds[3:] == ["promtail"], "the part says so in its turn"
