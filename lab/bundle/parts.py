@@ -83,7 +83,7 @@ def k3s_airgap_images() -> Path:
     """The images that the stand-in's cluster itself needs: pause, CoreDNS, local-path storage and its helper."""
     files = {
         "pause": {"root.tar": oci.debian_root("trixie", ["catatonit"], "extract")},
-        "coredns": {"coredns": golang.binary("coredns", "github.com/coredns/coredns", "coredns")},
+        "coredns": {"coredns": golang.binary("coredns", ".", "coredns")},
         "local-path-provisioner": {
             "local-path-provisioner": golang.binary(
                 "local-path-provisioner", "github.com/rancher/local-path-provisioner", "local-path-provisioner"
@@ -204,35 +204,46 @@ def promtail() -> Path:
     return _image_archive("promtail", "promtail", _loki_version(), {"root.tar": root, "promtail": promtail_binary()})
 
 
-def tradewatch() -> Path:
-    """The services: Debian's Python, the locked wheels and the ``tradewatch`` distribution, installed offline."""
-    # Wheels carry their libraries except those that every manylinux system has, such as the C++ one.
-    root = oci.debian_root("trixie", ["python3", "ca-certificates", "tzdata", "libstdc++6"])
+def services_library() -> Path:
+    """The locked wheels and the ``tradewatch`` distribution, as a folder for Python's path."""
     lock = SERVICES / "requirements.txt"
     key = digest(SERVICES / "src", SERVICES / "pyproject.toml", lock, IMAGE_PYTHON, IMAGE_PLATFORM, *PLOTLY_KEPT)
     library = paths.cache_dir() / "bundle" / "wheels" / key
-    if not library.exists():
-        partial = library.with_name(f"partial-{key}")
-        shutil.rmtree(partial, ignore_errors=True)
-        uv: list[str | Path] = [
-            paths.VENV_BIN / "uv",
-            "pip",
-            "install",
-            "--quiet",
-            "--target",
-            partial,
-            "--link-mode",
-            "copy",
-        ]
-        target = ["--python-version", IMAGE_PYTHON, "--python-platform", IMAGE_PLATFORM]
-        with step("the services' wheels"):
-            run([*uv, *target, "--only-binary", ":all:", "--require-hashes", "--requirement", lock])
-            run([*uv, "--no-deps", SERVICES])
-            for path in (partial / "plotly").rglob("*"):
-                if path.is_file() and str(path.relative_to(partial)) not in PLOTLY_KEPT:
-                    path.unlink()
-        partial.rename(library)
-    return _image_archive("tradewatch", "tradewatch", key[:8], {"root.tar": root, "library": library})
+    with building("wheels"):
+        if not library.exists():
+            _install(lock, library)
+    return library
+
+
+def _install(lock: Path, library: Path) -> None:
+    partial = library.with_name(f"partial-{library.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    uv: list[str | Path] = [
+        paths.VENV_BIN / "uv",
+        "pip",
+        "install",
+        "--quiet",
+        "--target",
+        partial,
+        "--link-mode",
+        "copy",
+    ]
+    target = ["--python-version", IMAGE_PYTHON, "--python-platform", IMAGE_PLATFORM]
+    with step("the services' wheels"):
+        run([*uv, *target, "--only-binary", ":all:", "--require-hashes", "--requirement", lock])
+        run([*uv, "--no-deps", SERVICES])
+        for path in (partial / "plotly").rglob("*"):
+            if path.is_file() and str(path.relative_to(partial)) not in PLOTLY_KEPT:
+                path.unlink()
+    partial.rename(library)
+
+
+def tradewatch() -> Path:
+    """The services: Debian's Python, and the library, installed offline."""
+    # Wheels carry their libraries except those that every manylinux system has, such as the C++ one.
+    root = oci.debian_root("trixie", ["python3", "ca-certificates", "tzdata", "libstdc++6"])
+    library = services_library()
+    return _image_archive("tradewatch", "tradewatch", library.name[:8], {"root.tar": root, "library": library})
 
 
 PARTS: dict[str, Callable[[], Path]] = {
@@ -253,8 +264,9 @@ PARTS: dict[str, Callable[[], Path]] = {
 }
 
 
-# What the parts of monitoring compile.
-PROGRAMS: dict[str, Callable[[], Any]] = {
+# What takes long in a part and needs nothing of the others.
+AHEAD: dict[str, Callable[[], Any]] = {
+    "tradewatch": services_library,
     "prometheus": prometheus_binaries,
     "loki": loki_binary,
     "promtail": promtail_binary,
@@ -284,13 +296,13 @@ def make(name: str) -> Path:
 
 
 def build_ahead(names: Collection[str]) -> None:
-    """Compile the programs of monitoring for these parts while others are made: one build alone leaves cores idle.
+    """Do what takes long in these parts while others are made: a compiler alone, or a download, leaves cores idle.
 
-    The part says what is wrong with its program when its turn comes.
+    What is wrong with it the part says when its turn comes.
     """
-    for name in (name for name in PROGRAMS if name in names):
+    for name in (name for name in AHEAD if name in names):
         with contextlib.suppress(LabError):
-            PROGRAMS[name]()
+            AHEAD[name]()
 
 
 def drop_build_caches() -> None:

@@ -10,7 +10,7 @@ VERSION_SUFFIX = "+standin1"
 
 REFERENCES = {
     "pause": "localhost/tradewatch/pause:1",
-    "coredns": "localhost/tradewatch/coredns:v1.15.0",
+    "coredns": "localhost/tradewatch/coredns:v1.13.1",
     "local-path-provisioner": "localhost/tradewatch/local-path-provisioner:v0.0.30",
     "busybox": "localhost/tradewatch/busybox:1",
 }

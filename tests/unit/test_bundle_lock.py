@@ -64,7 +64,7 @@ def test_build_caches_are_left_to_who_builds(
     assert dropped == [True]
 
 
-def test_programs_of_monitoring_are_built_ahead_of_their_parts(
+def test_programs_are_built_ahead_of_their_parts(
     tmp_path: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
@@ -74,6 +74,6 @@ def test_programs_of_monitoring_are_built_ahead_of_their_parts(
         with ThreadPoolExecutor(1) as pool:
             pool.submit(parts.build_ahead, ["k3s", "prometheus", "loki"]).result()
         assert builds == ["prometheus", "promtool", "loki"]
-        monkeypatch.setitem(parts.PROGRAMS, "loki", fail)
+        monkeypatch.setitem(parts.AHEAD, "loki", fail)
         parts.build_ahead(["loki", "promtail"])
         assert builds[3:] == ["promtail"], "the part says so in its turn"

@@ -19,14 +19,15 @@ SHARED = re.compile(
     r"|go-openapi/swag|gogo/protobuf|google/gnostic-models|google/uuid|json-iterator/go|modern-go/\w+|spf13/pflag"
     r"|x448/float16)"
 )
-# Prometheus and Loki do not compile with the client of the cluster's version, nor CoreDNS with an older one than its.
+# Prometheus and Loki do not compile with the client of the cluster's version.
 ALIKE = {
+    "coredns": "kubernetes",
     "kube-state-metrics": "kubernetes",
     "local-path-provisioner": "kubernetes",
     "loki": "prometheus",
 }
 # The pods' network is what upstream has tested.
-ALONE = {"coredns", "kube-router", "kubernetes", "prometheus"}
+ALONE = {"kube-router", "kubernetes", "prometheus"}
 
 
 def versions(module: str) -> dict[str, str]:
