@@ -114,6 +114,8 @@ def run_kubectl(lab: Path, *arguments: str, stdin: str = "") -> subprocess.Compl
         input=stdin,
         capture_output=True,
         text=True,
+        # A pod's log may hold bytes that are no text.
+        errors="replace",
         timeout=COMMAND_SECONDS,
         check=False,
     )
