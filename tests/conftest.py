@@ -15,17 +15,17 @@ from xdist.scheduler import LoadScopeScheduling
 from lab import hosts, kernel
 from tests import diagnosis
 from tests.commands import REPOSITORY, run
-from tests.lab_under_test import LabUnderTest, e2e_directory
+from tests.lab_under_test import MOLECULE_DIRECTORY, LabUnderTest, e2e_directory
 
 # A skip says why in the summary; more than these means that something no longer runs at all.
 SKIPS_ALLOWED = 3
 
-# What builds everything and boots hosts, or needs those that are booted: one test after the other.
-LABS = ("tests/molecule/test_platform.py", "tests/e2e/", "tests/k3s_contract/")
+# What boots hosts, or needs those that are booted: one test after the other.
+LABS = ("tests/e2e/", "tests/k3s_contract/", "tests/molecule/")
 
 
 class Scheduler(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
-    """Gives each core a file at a time, in the order of the command line, and most that needs a lab to one of them."""
+    """Gives each core a file at a time, in the order of the command line, and all that needs a lab to one of them."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
@@ -70,9 +70,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Have a failed test say what its lab looks like."""
     report = yield
     fixtures = getattr(item, "fixturenames", ())
-    module = getattr(item, "module", None)
-    for fixture, directory in {"lab": e2e_directory(), "stands": getattr(module, "DIRECTORY", None)}.items():
-        if report.failed and fixture in fixtures and directory is not None:
+    for fixture, directory in {"lab": e2e_directory(), "stands": MOLECULE_DIRECTORY}.items():
+        if report.failed and fixture in fixtures:
             report.sections.append(("the lab after the failure", diagnosis.says(directory)))
     return report
 

@@ -19,6 +19,8 @@ from tests.commands import REPOSITORY, run
 from tests.machines import Cluster, Host, run_kubectl
 
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+# The lab that the Molecule scenarios share.
+MOLECULE_DIRECTORY = REPOSITORY / ".lab/tests/molecule"
 
 
 def e2e_directory() -> Path:
