@@ -34,13 +34,13 @@ AGENTS = ["collectors-1", "trading-1", "analytics-1"]
 OVERRIDES = REPOSITORY / "inventory/lab/group_vars/all/overrides.yml"
 
 
-def agents_with(folder: Path, arguments: list[str], broken: str) -> list[str]:
-    """The lab's inventory with more arguments for the agents' kubelets, and for one host what no kubelet takes."""
+def agents_with(folder: Path, argument: str, broken: str) -> list[str]:
+    """The lab's inventory with one more argument for the agents' kubelets, and for one host what no kubelet takes."""
     config = yaml.safe_load(OVERRIDES.read_text())["k3s_node_extra_config"]
-    wanted = {**config, "kubelet-arg": [*config["kubelet-arg"], *arguments]}
+    wanted = {**config, "kubelet-arg": [*config["kubelet-arg"], argument]}
     refused = {**wanted, "kubelet-arg": [*wanted["kubelet-arg"], "no-such-flag=1"]}
     files = {
-        "group_vars/k3s_agent.yml": {"k3s_node_extra_config": wanted, "k3s_node_start_timeout_seconds": 30},
+        "group_vars/k3s_agent.yml": {"k3s_node_extra_config": wanted},
         f"host_vars/{broken}.yml": {"k3s_node_extra_config": refused, "k3s_node_start_timeout_seconds": 10},
     }
     for name, variables in files.items():
@@ -83,7 +83,7 @@ def test_agents_are_restarted_one_at_a_time_until_one_does_not_come_back(lab: La
     good, broken, untouched = AGENTS
     before = shown(lab, untouched, "InvocationID")
     try:
-        play = lab.play(*agents_with(tmp_path, ["max-pods=97"], broken), "playbooks/cluster.yml", code=2)
+        play = lab.play(*agents_with(tmp_path, "max-pods=97", broken), "playbooks/cluster.yml", code=2)
         assert f"k3s-agent on {broken} was not ready within 10 s" in play.output
         assert "no-such-flag" in play.output, "the end of its journal"
         assert moment(lab, good, "ActiveEnterTimestamp") < moment(lab, broken, "ActiveExitTimestamp")
