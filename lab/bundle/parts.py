@@ -123,10 +123,14 @@ def postgresql() -> Path:
     return _image_archive("postgresql", "postgresql", "17", {"root.tar": root})
 
 
+def prometheus_binary(name: str) -> Path:
+    """``prometheus`` or ``promtool`` alone, as a program of this machine."""
+    return golang.binary("prometheus", f"github.com/prometheus/prometheus/cmd/{name}", name)
+
+
 def prometheus_binaries() -> dict[str, Path]:
-    """Prometheus and promtool, as programs of this machine."""
-    package = "github.com/prometheus/prometheus/cmd"
-    return {name: golang.binary("prometheus", f"{package}/{name}", name) for name in ("prometheus", "promtool")}
+    """What the image of Prometheus holds, by name."""
+    return {name: prometheus_binary(name) for name in ("prometheus", "promtool")}
 
 
 def prometheus() -> Path:
@@ -300,9 +304,10 @@ def build_ahead(names: Collection[str]) -> None:
 
     What is wrong with it the part says when its turn comes.
     """
-    for name in (name for name in AHEAD if name in names):
-        with contextlib.suppress(LabError):
-            AHEAD[name]()
+    for name, task in AHEAD.items():
+        if name in names:
+            with contextlib.suppress(LabError):
+                task()
 
 
 def drop_build_caches() -> None:

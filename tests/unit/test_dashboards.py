@@ -21,7 +21,7 @@ from tradewatch.monitoring.dashboards import __main__ as generator
 from tradewatch.monitoring.dashboards import parts, queries
 from tradewatch.monitoring.dashboards.queries import DashboardQuery
 
-from lab.bundle import golang
+from lab.bundle.parts import prometheus_binary
 from tests import rules
 from tests.commands import REPOSITORY
 
@@ -202,7 +202,7 @@ def test_an_undefined_variable_is_named() -> None:
 
 
 def promtool_says(tmp_path: Path, expressions: list[str]) -> subprocess.CompletedProcess[str]:
-    program = golang.binary("prometheus", "github.com/prometheus/prometheus/cmd/promtool", "promtool")
+    program = prometheus_binary("promtool")
     recordings = [{"record": f"query:{number}:is", "expr": expr} for number, expr in enumerate(expressions)]
     file = tmp_path / "queries.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboards", "rules": recordings}]}))

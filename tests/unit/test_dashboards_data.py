@@ -20,7 +20,7 @@ from tradewatch.metrics_doc import AREAS
 from tradewatch.monitoring.dashboards import queries
 from tradewatch.monitoring.dashboards.queries import DashboardQuery
 
-from lab.bundle import golang
+from lab.bundle.parts import prometheus_binary
 from tests import rules
 from tests.commands import REPOSITORY
 
@@ -136,7 +136,7 @@ def evaluated(folder: Path, wanted: list[DashboardQuery], series: Mapping[str, s
     cases = [{"interval": "1m", "input_series": given, "promql_expr_test": absent}]
     test = {"rule_files": ["queries.yml"], "evaluation_interval": "1m", "tests": cases}
     (folder / "test.yml").write_text(yaml.safe_dump(test))
-    program = golang.binary("prometheus", "github.com/prometheus/prometheus/cmd/promtool", "promtool")
+    program = prometheus_binary("promtool")
     command = [str(program), "test", "rules", "test.yml"]
     said = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     text = said.stdout + said.stderr

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 
-from lab.bundle import golang
+from lab.bundle.parts import prometheus_binary
 from plugins.modules import endpoint_credentials
 from tests.commands import REPOSITORY, run
 from tests.machines import wait
@@ -146,7 +146,7 @@ def test_promtool_takes_configuration_and_rules(objects: list[dict[str, Any]], t
     (tmp_path / "prometheus.yml").write_text(text)
     for name, rules in named(objects, "ConfigMap", "prometheus-rules-")["data"].items():
         (tmp_path / "rules" / name).write_text(rules)
-    program = golang.binary("prometheus", "github.com/prometheus/prometheus/cmd/promtool", "promtool")
+    program = prometheus_binary("promtool")
     checked = subprocess.run(
         [program, "check", "config", "--lint=all", str(tmp_path / "prometheus.yml")],
         capture_output=True,
@@ -366,7 +366,7 @@ def test_a_target_over_a_limit_is_down_alone(config: dict[str, Any], exporter: s
     itself = {"job_name": "prometheus", "static_configs": [{"targets": [address]}]}
     written = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": [*jobs, itself]}
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(written))
-    program = golang.binary("prometheus", "github.com/prometheus/prometheus/cmd/prometheus", "prometheus")
+    program = prometheus_binary("prometheus")
     features = "--enable-feature=exemplar-storage,extra-scrape-metrics"
     files = [f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
     with (tmp_path / "log").open("w") as log:

@@ -14,7 +14,7 @@ import yaml
 from tradewatch.metrics_doc import AREAS
 from tradewatch.monitoring.anomaly_detector.series import DEFAULT_SERIES
 
-from lab.bundle import golang
+from lab.bundle.parts import prometheus_binary
 from plugins.filter.rules import tradewatch_rule_thresholds, tradewatch_rules
 from tests import rules
 from tests.commands import REPOSITORY
@@ -26,7 +26,7 @@ GOOD = {"value": 30, "unit": "seconds", "reason": "because"}
 
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    program = golang.binary("prometheus", "github.com/prometheus/prometheus/cmd/promtool", "promtool")
+    program = prometheus_binary("promtool")
     # It allocates much and keeps little: with Go's usual setting a quarter of its time is garbage collection.
     environment = {**os.environ, "GOGC": "400"}
     return subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=120)
