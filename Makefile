@@ -74,6 +74,7 @@ bench: machine $(READY)  ## Measure the figures of docs/benchmarks.md
 walk: machine $(READY)  ## Break the standing lab, look at its dashboards, mend it; renews docs/operations.md's pictures
 	@$(WITHIN) $(BIN)/python -m tests.walk
 
+INSTALL = $(WITHIN) $(BIN)/uv pip install --quiet --python $(BIN)/python
 UV = PYTHONPATH=$(CURDIR) $(WITHIN) $(CURDIR)/$(BIN)/uv
 lock: | $(BIN)/uv  ## Resolve requirements.in again
 	@cd python_services && $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -95,15 +96,15 @@ machine:
 	  echo "installing from Debian: $$packages"; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$packages >/dev/null; fi
 
-# Locking must work while the lock is behind requirements.in: it takes nothing but uv from there.
+# By its hash too: the first entry of the lock that anything is installed from.
 $(BIN)/uv: | $(BIN)/pip
-	@$(WITHIN) $(BIN)/pip install --quiet "$$(grep '^uv==' requirements.in)"
+	@$(WITHIN) $(BIN)/pip install --quiet --require-hashes -r <(sed -n '/^uv==/,/[^\\]$$/p' requirements.txt)
 
 $(BIN)/pip:
 	@$(WITHIN) $(PYTHON) -m venv --clear $(VENV)
 
-$(READY): requirements.txt python_services/requirements.txt python_services/pyproject.toml | $(BIN)/pip
+$(READY): requirements.txt python_services/requirements.txt python_services/pyproject.toml | $(BIN)/uv
 	@echo "installing the venv"
-	@$(WITHIN) $(BIN)/pip install --quiet --require-hashes -r requirements.txt -r python_services/requirements.txt
-	@$(WITHIN) $(BIN)/pip install --quiet --no-deps --editable python_services
+	@$(INSTALL) --require-hashes -r requirements.txt -r python_services/requirements.txt
+	@$(INSTALL) --no-deps --editable python_services
 	@touch $@

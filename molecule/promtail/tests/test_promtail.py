@@ -62,6 +62,8 @@ signal.pause()
 # roles/promtail: what a line is cut to, and how many of one pod's the scenario lets through at once.
 MAX_LINE_BYTES = 262144
 BURST_LINES = 60_000
+# The pod's time to end.
+GRACE_SECONDS = 30
 # The kubelet's containerLogMaxSize.
 ROTATED_BYTES = 10 * 2**20
 
@@ -256,6 +258,18 @@ def test_outage_of_a_minute_loses_no_line(cluster: Cluster, loki: Loki, ticks: s
 
     eventually(caught_up, "a line of after the outage", 120, despite=(OSError,))
     assert none_is_missing(loki, ticks, first)
+
+
+def test_pod_ends_when_it_is_told_to(cluster: Cluster) -> None:
+    """Not when its time to end is over: an update takes that time for every pod."""
+    (name,) = [
+        item["metadata"]["name"]
+        for item in cluster.pods(NAMESPACE, "promtail")
+        if item["spec"]["nodeName"] == PROBE_NODE
+    ]
+    told = time.monotonic()
+    cluster.text("delete", "pod", name, "--namespace", NAMESPACE)
+    assert time.monotonic() - told < GRACE_SECONDS / 2
 
 
 def test_it_may_read_pods_and_nothing_else(cluster: Cluster) -> None:
