@@ -53,7 +53,7 @@ def main() -> int:
                 if unknown:
                     raise LabError(f"no bundle part {', '.join(unknown)} (python -m lab bundle --list)")
                 wanted = arguments.parts
-                made, _ = together(lambda: list(map(parts.describe, wanted)), lambda: parts.build_ahead(wanted))
+                made, *_ = together(lambda: list(map(parts.describe, wanted)), *parts.ahead(wanted))
                 print("\n".join(json.dumps(part) for part in made))
                 return _complain(*(part["error"] for part in made if "error" in part))
             case "place":

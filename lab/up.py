@@ -68,9 +68,7 @@ def up(*, verify: bool = True) -> dict[str, float]:
         names = playbooks.inventory_hosts()
         try:
             missing = missing_parts()
-            lab, *_ = together(
-                lambda: hosts.up(names), lambda: build_bundle(missing), lambda: parts.build_ahead(missing)
-            )
+            lab, *_ = together(lambda: hosts.up(names), lambda: build_bundle(missing), *parts.ahead(missing))
         except LabError as error:
             raise LabError(f"{error}\n{GO_ON}") from None
         seconds["hosts and bundle"] = time.monotonic() - started

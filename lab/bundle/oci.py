@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab import paths
+from lab.bundle.lock import building
 from lab.steps import digest, run, step
 
 CONTAINERFILES = Path(__file__).resolve().parent / "images"
@@ -30,10 +31,16 @@ def debian_root(suite: str, packages: Sequence[str], variant: str = "essential",
     ``variant`` and ``hooks`` (customize hooks) are mmdebstrap's; ``extract`` holds nothing but the packages' files.
     """
     output = paths.cache_dir() / "bundle" / "roots" / f"{suite}-{digest(variant, *packages, *hooks)}.tar"
+    if not output.exists():
+        with building(f"root-{output.stem}"):
+            _make_root(suite, packages, variant, hooks, output)
+    return output
+
+
+def _make_root(suite: str, packages: Sequence[str], variant: str, hooks: Sequence[str], output: Path) -> None:
     if output.exists():
-        return output
+        return
     output.parent.mkdir(parents=True, exist_ok=True)
-    # Another lab may make the same one just now, and the last that is through puts it there.
     with (
         step(f"Debian {suite} root: {' '.join(packages[:4])}"),
         tempfile.TemporaryDirectory(dir=output.parent) as folder,
@@ -44,7 +51,6 @@ def debian_root(suite: str, packages: Sequence[str], variant: str = "essential",
         options += [f"--customize-hook={hook}" for hook in hooks]
         run(["mmdebstrap", "--quiet", f"--variant={variant}", *options, suite, partial])
         partial.rename(output)
-    return output
 
 
 def archive(images: Sequence[Image], output: Path) -> Path:

@@ -110,17 +110,23 @@ def kubectl() -> Path:
     return output
 
 
+def _valkey_root() -> Path:
+    return oci.debian_root("trixie", ["valkey-server", "valkey-tools"])
+
+
 def valkey() -> Path:
     """Valkey, from Debian trixie."""
-    root = oci.debian_root("trixie", ["valkey-server", "valkey-tools"])
-    return _image_archive("valkey", "valkey", "8.1", {"root.tar": root})
+    return _image_archive("valkey", "valkey", "8.1", {"root.tar": _valkey_root()})
+
+
+def _postgresql_root() -> Path:
+    without_cluster = 'rm -rf "$1"/var/lib/postgresql/17 "$1"/etc/postgresql/17'
+    return oci.debian_root("trixie", ["postgresql-17"], hooks=[without_cluster])
 
 
 def postgresql() -> Path:
     """PostgreSQL, from Debian trixie, without the cluster that the package makes when it is installed."""
-    without_cluster = 'rm -rf "$1"/var/lib/postgresql/17 "$1"/etc/postgresql/17'
-    root = oci.debian_root("trixie", ["postgresql-17"], hooks=[without_cluster])
-    return _image_archive("postgresql", "postgresql", "17", {"root.tar": root})
+    return _image_archive("postgresql", "postgresql", "17", {"root.tar": _postgresql_root()})
 
 
 def prometheus_binary(name: str) -> Path:
@@ -153,8 +159,13 @@ def kube_state_metrics() -> Path:
     )
 
 
+def monitoring_root() -> Path:
+    """A Debian root with the programs of monitoring that Debian has."""
+    return oci.debian_root("trixie", MONITORING_PACKAGES, "extract")
+
+
 def _monitoring_image(name: str, version: str) -> Path:
-    return _image_archive(name, name, version, {"root.tar": oci.debian_root("trixie", MONITORING_PACKAGES, "extract")})
+    return _image_archive(name, name, version, {"root.tar": monitoring_root()})
 
 
 def alertmanager() -> Path:
@@ -202,10 +213,14 @@ def loki() -> Path:
     return _image_archive("loki", "loki", _loki_version(), {"loki": loki_binary()})
 
 
+def _journal_root() -> Path:
+    return oci.debian_root("trixie", ["systemd"])
+
+
 def promtail() -> Path:
     """Promtail, on a Debian root with the journalctl that reads the journal in its place (roles/promtail)."""
-    root = oci.debian_root("trixie", ["systemd"])
-    return _image_archive("promtail", "promtail", _loki_version(), {"root.tar": root, "promtail": promtail_binary()})
+    files = {"root.tar": _journal_root(), "promtail": promtail_binary()}
+    return _image_archive("promtail", "promtail", _loki_version(), files)
 
 
 def services_library() -> Path:
@@ -242,12 +257,16 @@ def _install(lock: Path, library: Path) -> None:
     partial.rename(library)
 
 
-def tradewatch() -> Path:
-    """The services: Debian's Python, and the library, installed offline."""
+def _services_files() -> dict[str, Path]:
     # Wheels carry their libraries except those that every manylinux system has, such as the C++ one.
     root = oci.debian_root("trixie", ["python3", "ca-certificates", "tzdata", "libstdc++6"])
-    library = services_library()
-    return _image_archive("tradewatch", "tradewatch", library.name[:8], {"root.tar": root, "library": library})
+    return {"root.tar": root, "library": services_library()}
+
+
+def tradewatch() -> Path:
+    """The services: Debian's Python, and the library, installed offline."""
+    files = _services_files()
+    return _image_archive("tradewatch", "tradewatch", files["library"].name[:8], files)
 
 
 PARTS: dict[str, Callable[[], Path]] = {
@@ -268,12 +287,18 @@ PARTS: dict[str, Callable[[], Path]] = {
 }
 
 
-# What takes long in a part and needs nothing of the others.
-AHEAD: dict[str, Callable[[], Any]] = {
-    "tradewatch": services_library,
+# What takes long in a part and needs nothing of the others: compiling keeps every core busy, downloads keep none.
+COMPILED: dict[str, Callable[[], Any]] = {
     "prometheus": prometheus_binaries,
     "loki": loki_binary,
     "promtail": promtail_binary,
+}
+DOWNLOADED: dict[str, Callable[[], Any]] = {
+    "alertmanager": monitoring_root,
+    "tradewatch": _services_files,
+    "postgresql": _postgresql_root,
+    "promtail": _journal_root,
+    "valkey": _valkey_root,
 }
 
 
@@ -299,15 +324,19 @@ def make(name: str) -> Path:
         return PARTS[name]()
 
 
-def build_ahead(names: Collection[str]) -> None:
-    """Do what takes long in these parts while others are made: a compiler alone, or a download, leaves cores idle.
+def ahead(names: Collection[str]) -> list[Callable[[], None]]:
+    """What to run beside the making of these parts, so that no core is idle meanwhile.
 
-    What is wrong with it the part says when its turn comes.
+    What is wrong with one of them the part says when its turn comes.
     """
-    for name, task in AHEAD.items():
-        if name in names:
-            with contextlib.suppress(LabError):
-                task()
+
+    def prepare(tasks: dict[str, Callable[[], Any]]) -> None:
+        for name, task in tasks.items():
+            if name in names:
+                with contextlib.suppress(LabError):
+                    task()
+
+    return [lambda: prepare(COMPILED), lambda: prepare(DOWNLOADED)]
 
 
 def drop_build_caches() -> None:

@@ -24,7 +24,7 @@ import yaml
 from tradewatch.monitoring.alert_notifier.service import MAX_BODY_BYTES, AlertNotifierSettings
 from tradewatch.monitoring.anomaly_detector.series import DEFAULT_SERIES
 
-from lab.bundle import oci, parts
+from lab.bundle import parts
 from tests.commands import REPOSITORY
 from tests.rules import RuleFolder
 from tests.unit.test_monitoring_services_role import play
@@ -37,7 +37,7 @@ AUTHORITY = "-----BEGIN CERTIFICATE-----"
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root that holds amtool and prometheus-alertmanager with what they need, as Debian trixie has them."""
-    archive = oci.debian_root("trixie", parts.MONITORING_PACKAGES, "extract")
+    archive = parts.monitoring_root()
     folder = tmp_path_factory.mktemp("alertmanager")
     libraries = "lib/x86_64-linux-gnu/(ld-linux-x86-64.so.2|libc.so.6)$"
     wanted = re.compile(

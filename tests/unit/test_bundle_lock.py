@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lab.bundle import golang, parts
+from lab.bundle import golang, oci, parts
 from lab.bundle.lock import building
 from lab.steps import LabError
 
@@ -64,6 +64,12 @@ def test_build_caches_are_left_to_who_builds(
     assert dropped == [True]
 
 
+def run_ahead(*names: str) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(task) for task in parts.ahead(names)]:
+            future.result()
+
+
 def test_programs_are_built_ahead_of_their_parts(
     tmp_path: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,9 +77,25 @@ def test_programs_are_built_ahead_of_their_parts(
         raise LabError("it does not compile")
 
     with building():
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(parts.build_ahead, ["k3s", "prometheus", "loki"]).result()
+        run_ahead("k3s", "prometheus", "loki")
         assert builds == ["prometheus", "promtool", "loki"]
-        monkeypatch.setitem(parts.AHEAD, "loki", fail)
-        parts.build_ahead(["loki", "promtail"])
+        monkeypatch.setitem(parts.COMPILED, "loki", fail)
+        monkeypatch.setitem(parts.DOWNLOADED, "promtail", lambda: None)
+        run_ahead("loki", "promtail")
         assert builds[3:] == ["promtail"], "the part says so in its turn"
+
+
+def test_a_root_is_made_once_and_ahead_of_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRADEWATCH_CACHE", str(tmp_path))
+    made: list[str] = []
+
+    def run(words: list[Any], **_: Any) -> None:
+        made.append(next(word for word in words if str(word).startswith("--include=")))
+        time.sleep(0.2)
+        Path(words[-1]).write_text("a root")
+
+    monkeypatch.setattr(oci, "run", run)
+    with building(), ThreadPoolExecutor(2) as pool:
+        for _ in range(2):
+            pool.submit(run_ahead, "postgresql", "valkey")
+    assert made == ["--include=postgresql-17", "--include=valkey-server,valkey-tools"]
