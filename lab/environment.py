@@ -30,6 +30,9 @@ def variables(lab: Path | None = None) -> dict[str, str]:
         "HYPOTHESIS_STORAGE_DIRECTORY": str(tools / "hypothesis"),
         "KUBECACHEDIR": str(lab / "kube-cache"),
         "PIP_CACHE_DIR": str(cache / "pip"),
+        # Not next to the sources, and also for a user who wants none there: to compile all of Ansible anew takes seconds
+        # of each command.
+        "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPYCACHEPREFIX": str(tools / "pycache"),
         "UV_CACHE_DIR": str(cache / "uv"),
     }
@@ -67,7 +70,8 @@ def _control_path(folder: Path) -> dict[str, str]:
 def enter() -> None:
     """Put this process, and so all that it starts, into the environment."""
     os.environ.update(variables())
-    # For this process itself: Python has read the variable already.
+    # For this process itself: Python has read the variables already.
+    sys.dont_write_bytecode = False
     sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"]
 
 

@@ -31,7 +31,7 @@ def test_every_folder_is_below_those_that_the_lab_may_write(tmp_path: Path) -> N
     allowed = (str(tmp_path / "lab"), str(tmp_path / "cache"), str(paths.REPOSITORY / ".venv"))
     reads = {"GOENV"}
     for name, value in {**environment.variables(Path("/l")), **environment.go_variables()}.items():
-        assert value.startswith((*allowed, "/l/")) or name in reads, name
+        assert not value or value.startswith((*allowed, "/l/")) or name in reads, name
 
 
 def test_ssh_can_make_its_socket_in_the_longest_folder_that_is_used(tmp_path: Path) -> None:
@@ -57,6 +57,14 @@ def test_a_command_runs_within_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lab.environment", "sh", "-c", 'echo "$UV_CACHE_DIR" "$1"', "sh", "a b"]
     result = subprocess.run(command, cwd=paths.REPOSITORY, capture_output=True, text=True, check=True)
     assert result.stdout == f"{tmp_path}/cache/uv a b\n"
+
+
+def test_what_python_compiles_is_kept_in_the_venv_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    asked = [sys.executable, "-c", "import sys; print(sys.dont_write_bytecode, sys.pycache_prefix)"]
+    command = [sys.executable, "-m", "lab.environment", *asked]
+    result = subprocess.run(command, cwd=paths.REPOSITORY, capture_output=True, text=True, check=True)
+    assert result.stdout == f"False {paths.REPOSITORY}/.venv/tools/pycache\n"
 
 
 @pytest.mark.skipif(shutil.which("go") is None, reason="no Go on this machine")
