@@ -30,8 +30,8 @@ def variables(lab: Path | None = None) -> dict[str, str]:
         "HYPOTHESIS_STORAGE_DIRECTORY": str(tools / "hypothesis"),
         "KUBECACHEDIR": str(lab / "kube-cache"),
         "PIP_CACHE_DIR": str(cache / "pip"),
-        # Not next to the sources, and also for a user who wants none there: to compile all of Ansible anew takes seconds
-        # of each command.
+        # Kept in the venv, also for who wants no bytecode next to sources: Ansible takes seconds to compile, and each
+        # of its commands would do it again.
         "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPYCACHEPREFIX": str(tools / "pycache"),
         "UV_CACHE_DIR": str(cache / "uv"),
