@@ -74,8 +74,8 @@ bench: machine $(READY)  ## Measure the figures of docs/benchmarks.md
 walk: machine $(READY)  ## Break the standing lab, look at its dashboards, mend it; renews docs/operations.md's pictures
 	@$(WITHIN) $(BIN)/python -m tests.walk
 
-INSTALL = $(WITHIN) $(BIN)/uv pip install --quiet --python $(BIN)/python
 UV = PYTHONPATH=$(CURDIR) $(WITHIN) $(CURDIR)/$(BIN)/uv
+INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 lock: | $(BIN)/uv  ## Resolve requirements.in again
 	@cd python_services && $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --output-file requirements.txt requirements.in

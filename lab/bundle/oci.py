@@ -31,15 +31,13 @@ def debian_root(suite: str, packages: Sequence[str], variant: str = "essential",
     ``variant`` and ``hooks`` (customize hooks) are mmdebstrap's; ``extract`` holds nothing but the packages' files.
     """
     output = paths.cache_dir() / "bundle" / "roots" / f"{suite}-{digest(variant, *packages, *hooks)}.tar"
-    if not output.exists():
-        with building(f"root-{output.stem}"):
+    with building(f"root-{output.stem}"):
+        if not output.exists():
             _make_root(suite, packages, variant, hooks, output)
     return output
 
 
 def _make_root(suite: str, packages: Sequence[str], variant: str, hooks: Sequence[str], output: Path) -> None:
-    if output.exists():
-        return
     output.parent.mkdir(parents=True, exist_ok=True)
     with (
         step(f"Debian {suite} root: {' '.join(packages[:4])}"),

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from lab.bundle import golang
+from lab.bundle.parts import prometheus_binary
 from tests import tour
 from tests.commands import REPOSITORY, VENV_BIN, run
 from tests.machines import wait
@@ -92,8 +92,7 @@ def process(ready: str, *command: str | Path, **environment: str) -> Iterator[No
 @contextmanager
 def prometheus(folder: Path) -> Iterator[str]:
     """The address of a Prometheus with the samples and the exemplar."""
-    package = "github.com/prometheus/prometheus/cmd"
-    server, tool = (golang.binary("prometheus", f"{package}/{name}", name) for name in ("prometheus", "promtool"))
+    server, tool = prometheus_binary("prometheus"), prometheus_binary("promtool")
     (folder / "prometheus.yml").write_text("global: {}\n")
     (folder / "samples.txt").write_text("\n".join(samples()) + "\n")
     run(tool, "tsdb", "create-blocks-from", "openmetrics", folder / "samples.txt", folder / "data")

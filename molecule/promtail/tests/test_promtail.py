@@ -112,13 +112,15 @@ def none_is_missing(loki: Loki, query: str, first: Object) -> bool:
     return found == list(range(first["number"], found[-1] + 1))
 
 
+def promtail_of_the_probes(cluster: Cluster) -> Object:
+    """The pod of Promtail on the probes' node."""
+    (found,) = [item for item in cluster.pods(NAMESPACE, "promtail") if item["spec"]["nodeName"] == PROBE_NODE]
+    return dict(found)
+
+
 def promtail_metrics(cluster: Cluster, hosts: dict[str, Host]) -> dict[str, float]:
     """What Promtail of the probes' node exports, asked from that node."""
-    (address,) = [
-        item["status"]["podIP"]
-        for item in cluster.pods(NAMESPACE, "promtail")
-        if item["spec"]["nodeName"] == PROBE_NODE
-    ]
+    address = promtail_of_the_probes(cluster)["status"]["podIP"]
     return samples(hosts[PROBE_NODE].check_output(f"curl --silent --fail --noproxy '*' http://{address}:9080/metrics"))
 
 
@@ -262,11 +264,7 @@ def test_outage_of_a_minute_loses_no_line(cluster: Cluster, loki: Loki, ticks: s
 
 def test_pod_ends_when_it_is_told_to(cluster: Cluster) -> None:
     """Not when its time to end is over: an update takes that time for every pod."""
-    (name,) = [
-        item["metadata"]["name"]
-        for item in cluster.pods(NAMESPACE, "promtail")
-        if item["spec"]["nodeName"] == PROBE_NODE
-    ]
+    name = promtail_of_the_probes(cluster)["metadata"]["name"]
     told = time.monotonic()
     cluster.text("delete", "pod", name, "--namespace", NAMESPACE)
     assert time.monotonic() - told < GRACE_SECONDS / 2
