@@ -14,7 +14,8 @@ NAMESPACE = "crypto-collectors"
 METRICS_PORT = 9121
 # An entry of the services table whose connects_to names Valkey.
 CLIENT = {"app.kubernetes.io/name": "market-data-collector-coinbase"}
-# Sends the lines of stdin as commands and prints each reply's first line; the password is in no argument.
+# Sends the lines of stdin as commands and prints each reply's first line; the password is in no argument. While the
+# Service has no endpoint, what answers need not be Valkey: somebody beyond the hosts may take the connection.
 ASK = """
 import socket, sys
 with socket.create_connection(("valkey.crypto-collectors.svc.cluster.local", 6379), timeout=5) as connection:
@@ -22,6 +23,8 @@ with socket.create_connection(("valkey.crypto-collectors.svc.cluster.local", 637
     for line in sys.stdin:
         connection.sendall(line.strip().encode() + b"\\r\\n")
         reply = replies.readline().decode().strip()
+        if reply[:1] not in tuple("+-:$*"):
+            sys.exit(f"no reply of Valkey: {reply!r}")
         if reply.startswith("$") and reply != "$-1":
             reply = replies.readline().decode().strip()
         print(reply)
