@@ -40,8 +40,8 @@ E2E := $(sort $(wildcard tests/e2e/test_[123]_*.py)) tests/k3s_contract tests/e2
 # Not in pyproject.toml: the scenarios of Molecule run pytest without its cache, which does not know the option then.
 PYTEST := @$(WITHIN) $(BIN)/python -m pytest -o cache_dir=$(VENV)/tools/pytest
 
-# In this order: what needs a lab is one test after the other on one core, the other files go to the rest
-# (tests/conftest.py). Those are through before the end-to-end tests, which hold times to their bars.
+# In this order: what needs a lab is one test after the other on one core, the other files go to the rest once everything
+# is built (tests/schedule.py). Those are through before the end-to-end tests, which hold times to their bars.
 EVERY_CORE := -n auto --no-loadscope-reorder
 
 test: machine $(READY)  ## Everything: lint, unit, contract, Molecule, end to end

@@ -7,34 +7,17 @@ import sys
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 from lab import hosts, kernel
 from tests import diagnosis
 from tests.commands import REPOSITORY, run
 from tests.lab_under_test import MOLECULE_DIRECTORY, LabUnderTest, e2e_directory
+from tests.schedule import pytest_configure, pytest_xdist_make_scheduler  # noqa: F401
 
 # A skip says why in the summary; more than these means that something no longer runs at all.
 SKIPS_ALLOWED = 3
-
-# What boots hosts, or needs those that are booted: one test after the other.
-LABS = ("tests/e2e/", "tests/k3s_contract/", "tests/molecule/")
-
-
-class Scheduler(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
-    """Gives each core a file at a time, in the order of the command line, and all that needs a lab to one of them."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "labs" if file.startswith(LABS) else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
-    """With ``-n``; without it there is no scheduler."""
-    return Scheduler(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
