@@ -132,9 +132,9 @@ def news_for(lab: LabUnderTest, side: str) -> None:
     for times in (1, 2, 4):
         for _ in range(times):
             fault(lab, "news-simulator", fault="extreme", tone=tone, asset=asset, count=50, seconds=3600)
-        # The feeds are read each minute, the score is written each half, and scraped.
+        # The lab reads its feeds and scores them each ten seconds; then the score is scraped.
         with suppress(AssertionError):
-            wait(lambda: lab.query(score), f"{tone} news of {asset}", 120)
+            wait(lambda: lab.query(score), f"{tone} news of {asset}", 60)
             return
     raise AssertionError(f"no {tone} news of {asset}")
 
