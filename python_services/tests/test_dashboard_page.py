@@ -258,12 +258,12 @@ async def test_range_choice_and_tabs_are_in_the_address(tmp_path: Path, promethe
         await page.locator(".option", has_text="risk-manager").click()
         await page.locator("h2").first.click()
         await eventually(lambda: "var-service=risk-manager" in page.url)
-        await eventually(page.locator('[data-panel="6"] .tile').count)
 
-        async def one() -> bool:
-            return await page.locator('[data-panel="8"] .bar-row').count() == 1
+        async def one_of_each() -> bool:
+            shown = ('[data-panel="6"] .tile', '[data-panel="8"] .bar-row')
+            return [await page.locator(each).count() for each in shown] == [1, 1]
 
-        await eventually(one)
+        await eventually(one_of_each)
         await page.locator('[data-panel="6"] .tile').click()
         link = await page.locator(".menu a").get_attribute("href")
         assert link == "/d/kinds?var-service=risk-manager&from=now-15m&to=now"
