@@ -41,11 +41,11 @@ E2E := $(sort $(wildcard tests/e2e/test_[123]_*.py)) tests/k3s_contract tests/e2
 PYTEST := @$(WITHIN) $(BIN)/python -m pytest -o cache_dir=$(VENV)/tools/pytest
 
 # In this order: what needs a lab is one test after the other on one core, the other files go to the rest once everything
-# is built (tests/schedule.py). Those are through before the end-to-end tests, which hold times to their bars.
+# is built (tests/schedule.py): the unit tests beside Molecule, the linters, which yield to others, last.
 EVERY_CORE := -n auto --no-loadscope-reorder
 
 test: machine $(READY)  ## Everything: lint, unit, contract, Molecule, end to end
-	$(PYTEST) -v --durations=30 $(EVERY_CORE) tests/molecule $(E2E) $(LINT) $(UNIT)
+	$(PYTEST) -v --durations=30 $(EVERY_CORE) tests/molecule $(E2E) $(UNIT) $(LINT)
 
 check: $(READY)  ## Lint and the unit tests that start no servers: two minutes, no hosts
 	$(PYTEST) -q $(EVERY_CORE) -m "not servers" $(LINT) $(UNIT) --ignore=$(CHAOS)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from lab import environment, paths
+from lab.bundle.edits import EDITS, modfile
 from lab.bundle.lock import building
 from lab.steps import digest, run, step
 
@@ -45,7 +46,8 @@ def binary(module: str, package: str, name: str, ldflags: str = "-s -w", tags: s
     """
     source = MODULES / module
     options = (COMPILER, "-ldflags", ldflags, "-tags", tags)
-    output = paths.cache_dir() / "bundle" / "go" / f"{name}-{digest(source, package, *options)}" / name
+    key = digest(source, package, *options, *map(repr, EDITS.get(module, ())))
+    output = paths.cache_dir() / "bundle" / "go" / f"{name}-{key}" / name
     if not output.exists():
         # Programs are asked for by tests too, side by side; the caches of Go must not be dropped meanwhile.
         with building("go-caches", shared=True), building(f"go-{name}"):
@@ -67,7 +69,9 @@ def _build(source: Path, package: str, options: tuple[str, ...], output: Path) -
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_suffix(".partial")
     with step(f"go build {output.name}"):
-        run([go(), "build", *options, "-o", partial, package], cwd=source, env=variables)
+        edits = EDITS.get(source.name, ())
+        edited = ("-modfile", modfile(source, edits, go(), variables)) if edits else ()
+        run([go(), "build", *edited, *options, "-o", partial, package], cwd=source, env=variables)
     partial.rename(output)
 
 
@@ -82,5 +86,5 @@ def version(module: str, dependency: str) -> str:
 
 def drop_build_cache() -> None:
     """Remove Go's module and build caches (gigabytes): the programs built from them stay."""
-    for name in ("build", "mod"):
+    for name in ("build", "edited", "mod"):
         shutil.rmtree(paths.cache_dir() / "go" / name, ignore_errors=True)

@@ -34,6 +34,7 @@ def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(golang, "run", run)
     monkeypatch.setattr(golang, "go", lambda: Path("/go"))
+    monkeypatch.setattr(golang, "modfile", lambda *_: Path("/go.mod"))
     return done
 
 

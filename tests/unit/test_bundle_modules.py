@@ -35,10 +35,9 @@ ALIKE = {
     ),
     "loki": (
         "kubernetes",
-        r"cel\.dev/expr|github\.com/google/gnostic-models|go\.etcd\.io/etcd/\S+"
+        r"cel\.dev/expr|go\.etcd\.io/etcd/\S+"
         r"|go\.opentelemetry\.io/contrib/instrumentation/google\.golang\.org/grpc/otelgrpc|golang\.org/x/exp"
-        r"|google\.golang\.org/(genproto/googleapis/(api|rpc)|grpc)"
-        r"|k8s\.io/(api|apimachinery|client-go|kube-openapi)|sigs\.k8s\.io/yaml",
+        r"|google\.golang\.org/(genproto/googleapis/(api|rpc)|grpc)",
     ),
 }
 
