@@ -69,9 +69,9 @@ def _build(source: Path, package: str, options: tuple[str, ...], output: Path) -
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_suffix(".partial")
     with step(f"go build {output.name}"):
-        edits = EDITS.get(source.name, ())
-        edited = ("-modfile", modfile(source, edits, go(), variables)) if edits else ()
-        run([go(), "build", *edited, *options, "-o", partial, package], cwd=source, env=variables)
+        compiler, edits = go(), EDITS.get(source.name, ())
+        edited = ("-modfile", modfile(source, edits, compiler, variables)) if edits else ()
+        run([compiler, "build", *edited, *options, "-o", partial, package], cwd=source, env=variables)
     partial.rename(output)
 
 

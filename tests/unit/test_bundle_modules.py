@@ -8,36 +8,29 @@ import pytest
 
 from lab.bundle.golang import MODULES
 
-# Whose versions a module takes, and of which dependencies it needs others: what its code does not compile with, or does
-# not go below.
-ALIKE = {
-    "coredns": ("kubernetes", r"github\.com/(coredns/caddy|prometheus/(client_golang|client_model|common|procfs))"),
-    "etcd": ("kubernetes", r""),
+# Of which dependencies a module needs other versions than Kubernetes': what its code does not compile with, or does not
+# go below.
+OWN = {
+    "coredns": r"github\.com/(coredns/caddy|prometheus/(client_golang|client_model|common|procfs))",
+    "etcd": r"",
     "kube-router": (
-        "kubernetes",
         r"github\.com/(Azure/go-ansiterm|prometheus/(client_model|common|procfs))"
-        r"|go\.opentelemetry\.io/(otel/exporters/otlp/otlptrace|proto/otlp)",
+        r"|go\.opentelemetry\.io/(otel/exporters/otlp/otlptrace|proto/otlp)"
     ),
-    "kube-state-metrics": (
-        "kubernetes",
-        r"github\.com/fsnotify/fsnotify|go\.opentelemetry\.io/otel(/trace)?|golang\.org/x/exp",
-    ),
+    "kube-state-metrics": r"github\.com/fsnotify/fsnotify|go\.opentelemetry\.io/otel(/trace)?|golang\.org/x/exp",
     "local-path-provisioner": (
-        "kubernetes",
-        r"github\.com/(cespare/xxhash/v2|prometheus/(client_golang|client_model|common|procfs))",
+        r"github\.com/(cespare/xxhash/v2|prometheus/(client_golang|client_model|common|procfs))"
     ),
     "prometheus": (
-        "kubernetes",
         r"github\.com/(coreos/go-systemd/v22|fsnotify/fsnotify|grpc-ecosystem/grpc-gateway/v2"
         r"|prometheus/(client_golang|client_model|common|procfs))"
         r"|go\.opentelemetry\.io/(otel/exporters/otlp/otlptrace(/otlptracegrpc)?|proto/otlp)|go\.uber\.org/zap"
-        r"|golang\.org/x/exp|google\.golang\.org/genproto/googleapis/api",
+        r"|golang\.org/x/exp|google\.golang\.org/genproto/googleapis/api"
     ),
     "loki": (
-        "kubernetes",
         r"cel\.dev/expr|go\.etcd\.io/etcd/\S+"
         r"|go\.opentelemetry\.io/contrib/instrumentation/google\.golang\.org/grpc/otelgrpc|golang\.org/x/exp"
-        r"|google\.golang\.org/(genproto/googleapis/(api|rpc)|grpc)",
+        r"|google\.golang\.org/(genproto/googleapis/(api|rpc)|grpc)"
     ),
 }
 
@@ -59,14 +52,13 @@ def versions(module: str) -> dict[str, str]:
 
 
 def test_every_module_is_compared() -> None:
-    assert {path.parent.name for path in MODULES.glob("*/go.mod")} == ALIKE.keys() | {"kubernetes"}
+    assert {path.parent.name for path in MODULES.glob("*/go.mod")} == OWN.keys() | {"kubernetes"}
 
 
-@pytest.mark.parametrize("module", ALIKE)
-def test_a_module_takes_the_versions_of_another(module: str) -> None:
-    other, own = ALIKE[module]
-    ours, theirs = versions(module), versions(other)
+@pytest.mark.parametrize("module", OWN)
+def test_a_module_takes_the_versions_of_kubernetes(module: str) -> None:
+    ours, theirs = versions(module), versions("kubernetes")
     shared = ours.keys() & theirs.keys()
     assert len(shared) > 50
     differing = {path: (ours[path], theirs[path]) for path in shared if ours[path] != theirs[path]}
-    assert {path: pair for path, pair in differing.items() if not re.fullmatch(own, path)} == {}
+    assert {path: pair for path, pair in differing.items() if not re.fullmatch(OWN[module], path)} == {}
