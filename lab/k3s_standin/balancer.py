@@ -84,7 +84,8 @@ class Balancer:
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         for server in list(self._servers):
             try:
-                connection = await asyncio.wait_for(asyncio.open_connection(*server), CONNECT_SECONDS)
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    connection = await asyncio.open_connection(*server)
             except (OSError, TimeoutError):
                 continue
             if server in self._servers:

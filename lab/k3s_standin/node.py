@@ -250,7 +250,8 @@ async def _ask_locally(port: int, path: str) -> bytes:
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-        answer = await asyncio.wait_for(reader.read(), 2.0)
+        async with asyncio.timeout(2.0):
+            answer = await reader.read()
         writer.close()
     except (OSError, TimeoutError):
         return b""

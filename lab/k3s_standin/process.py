@@ -50,7 +50,8 @@ class Component:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self._process.wait()
             except TimeoutError:
                 log("warning", f"{self.name}: did not stop in {STOP_SECONDS:.0f} s, killing it")
                 self._process.kill()

@@ -119,7 +119,8 @@ def connect_with(settings: ValkeySettings) -> Valkey:
 async def ping(client: Valkey) -> CheckResult:
     """The readiness check of the bus: Valkey answers PING in time and accepts the password."""
     try:
-        await asyncio.wait_for(client.ping(), PING_SECONDS)
+        async with asyncio.timeout(PING_SECONDS):
+            await client.ping()
     except (exceptions.ValkeyError, OSError, TimeoutError) as error:
         # The type only: messages of the client hold the address and the user.
         return CheckResult(False, f"no answer to PING: {type(error).__name__}")

@@ -113,7 +113,8 @@ class HttpServer:
 
 async def _run_check(check: Check) -> CheckResult:
     try:
-        return await asyncio.wait_for(check.run(), CHECK_SECONDS)
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await check.run()
     except TimeoutError:
         return CheckResult(False, f"no answer within {CHECK_SECONDS:g} s")
     except Exception as error:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -222,8 +223,6 @@ class Dispatcher:
 
 async def _sleep(stop: asyncio.Event, seconds: float) -> None:
     """`seconds`, or until `stop` is set."""
-    wait: Callable[[], Awaitable[bool]] = stop.wait
-    try:
-        await asyncio.wait_for(wait(), seconds)
-    except TimeoutError:
-        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -114,10 +114,9 @@ class DashboardReport:
         while not stop.is_set():
             self._liveness.beat("files")
             self.look()
-            try:
-                await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await stop.wait()
 
     async def ready(self) -> CheckResult:
         """There is something to show. A datasource that is down is shown on the page, which therefore stays ready."""

@@ -286,7 +286,8 @@ class TradeExecutor:
             if self._leadership.active and not await self._reconcile_once():
                 wait = min(RETRY_SECONDS, wait)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
 
     async def _value(self) -> None:
         while True:
