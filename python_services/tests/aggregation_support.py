@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from services_support import PASSWORD, ValkeyServer
+from services_support import PASSWORD, ValkeyServer, ends
 from tradewatch.collectors.aggregator.metrics import AggregatorMetrics
 from tradewatch.collectors.aggregator.quotes import QuoteLimits
 from tradewatch.collectors.aggregator.service import AggregatorLimits, MarketDataAggregator, decode_event
@@ -142,7 +142,7 @@ async def _running(valkey: ValkeyServer, make: Any) -> AsyncIterator[Running]:
         stop.set()
         try:
             if not task.done():
-                await asyncio.wait_for(task, 10)
+                await ends(task)
         finally:
             await client.aclose()
             await reading.aclose()

@@ -18,7 +18,7 @@ import httpx
 from postgres_support import ROLE_PASSWORD, Database
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
-from services_support import eventually, free_port
+from services_support import WAIT_SECONDS, ends, eventually, free_port
 from structlog.testing import capture_logs
 from tradewatch.common.http import HttpServer
 from tradewatch.common.service import Liveness
@@ -34,8 +34,6 @@ TOKEN = "token-of-the-webhook-in-tests"
 # In the path, as with the chats whose URLs are their secrets.
 SECRET = "hook-path-nobody-may-see"
 SECRETS = (TOKEN, SECRET, ROLE_PASSWORD)
-# The bound of every wait: on a busy machine a second is long.
-WAIT_SECONDS = 30.0
 STARTED = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=90)
 
 
@@ -66,7 +64,7 @@ class Chat:
             found = await self.messages(channel)
             return found if len(found) >= count else None
 
-        found: list[dict[str, Any]] = await eventually(enough, WAIT_SECONDS)
+        found: list[dict[str, Any]] = await eventually(enough)
         assert len(found) == count, [message["title"] for message in found]
         return found
 
@@ -161,7 +159,7 @@ class Server:
         async def high_enough() -> bool:
             return await self.metric(sample) >= value
 
-        await eventually(high_enough, WAIT_SECONDS)
+        await eventually(high_enough)
 
 
 @asynccontextmanager
@@ -258,7 +256,7 @@ async def notifier(
                     yield Server(server.port)
             finally:
                 stop.set()
-                await asyncio.wait_for(task, WAIT_SECONDS)
+                await ends(task)
     for secret in SECRETS:
         assert secret not in repr(lines)
 

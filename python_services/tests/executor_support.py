@@ -19,7 +19,7 @@ from exchange_support import ApiKey, Client, key_file
 from postgres_support import Database
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
-from services_support import eventually, free_port
+from services_support import WAIT_SECONDS, ends, eventually, free_port
 from tradewatch.common.http import HttpServer
 from tradewatch.common.service import Liveness
 from tradewatch.simulators.exchange.service import ExchangeSimulator, ExchangeSimulatorSettings
@@ -99,7 +99,7 @@ async def exchange(**settings: Any) -> AsyncIterator[Exchange]:
             yield found
         finally:
             stop.set()
-            await asyncio.wait_for(task, 10)
+            await ends(task)
 
 
 @dataclass
@@ -134,7 +134,7 @@ class Executor:
         async with httpx.AsyncClient(timeout=10) as client:
             return await client.get(f"{self.url}/v1/orders/{client_order_id(decision_id)}")
 
-    async def ended(self, decision_id: uuid.UUID, seconds: float = 15) -> Any:
+    async def ended(self, decision_id: uuid.UUID, seconds: float = WAIT_SECONDS) -> Any:
         async def final() -> Any:
             with contextlib.suppress(httpx.HTTPError):
                 answer = await self.order(decision_id)
@@ -196,7 +196,7 @@ async def executor(
                 yield found
             finally:
                 stop.set()
-                await asyncio.wait_for(task, 15)
+                await ends(task)
 
 
 # What was marked as sent when the process died, and never was, is looked for so long: the least that there may be.

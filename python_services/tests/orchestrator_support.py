@@ -13,7 +13,7 @@ import httpx
 from aiohttp import web
 from postgres_support import Database
 from prometheus_client import CollectorRegistry
-from services_support import PASSWORD, ValkeyServer
+from services_support import PASSWORD, ValkeyServer, ends
 from tradewatch.common import bus, streams
 from tradewatch.common.events import Side
 from tradewatch.common.service import Liveness
@@ -185,5 +185,5 @@ async def orchestration(
             yield Orchestration(orchestrator, registry, peers, client, stop, task)
         finally:
             stop.set()
-            await asyncio.wait_for(task, 10)
+            await ends(task)
             await client.aclose()

@@ -31,9 +31,17 @@ from tradewatch.simulators.exchange.service import ExchangeSimulator, ExchangeSi
 
 PRODUCTS = ("BTC-USD", "ETH-USD")
 PASSWORD = "correct-horse-battery-staple"
+# The bound of every wait for what takes a moment: on a busy machine a second is long.
+WAIT_SECONDS = 40.0
 
 
-async def eventually(check: Callable[[], Any], seconds: float = 15.0) -> Any:
+async def ends(work: Awaitable[Any]) -> Any:
+    """What `work` gives when it has ended; fails after the bound."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        return await work
+
+
+async def eventually(check: Callable[[], Any], seconds: float = WAIT_SECONDS) -> Any:
     """Poll until `check` (plain or async) gives something true, and return that; fail after the bound."""
     deadline = time.monotonic() + seconds
     while True:
@@ -181,7 +189,7 @@ async def simulation(
             yield Simulation(simulator, http, registry)
         finally:
             stop.set()
-            await asyncio.wait_for(task, 10)
+            await ends(task)
 
 
 @dataclass
@@ -273,7 +281,7 @@ async def collection(
     finally:
         stop.set()
         try:
-            await asyncio.wait_for(task, 15)
+            await ends(task)
         finally:
             if past_trades is not None:
                 await past_trades.aclose()

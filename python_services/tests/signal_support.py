@@ -11,7 +11,7 @@ from typing import Any
 
 from postgres_support import Database
 from prometheus_client import CollectorRegistry
-from services_support import PASSWORD, ValkeyServer, value
+from services_support import PASSWORD, ValkeyServer, ends, value
 from tradewatch.collectors.indicators.calculations import Bar, all_indicators, update_all
 from tradewatch.common import bus
 from tradewatch.common.backoff import Backoff
@@ -172,7 +172,7 @@ async def generation(valkey: ValkeyServer, database: Database, **changed: str) -
             stop.set()
             try:
                 if not task.done():
-                    await asyncio.wait_for(task, 10)
+                    await ends(task)
             finally:
                 await client.aclose()
                 await reading.aclose()

@@ -168,7 +168,7 @@ async def test_a_store_that_is_away_is_a_503_and_loses_nothing(
     async def taken() -> bool:
         return (await service.post("/v1/alerts", webhook(alert()))).status_code == 200
 
-    await eventually(taken, WAIT_SECONDS)
+    await eventually(taken)
     await room.has(1)
     assert await service.metric('alert_webhook_requests_total{outcome="unavailable"}') >= 1
 
@@ -207,7 +207,7 @@ async def test_people_are_told_once_of_what_the_store_cannot_take(
         answers = [await service.post("/v1/alerts", webhook(*alerts)) for alerts in ((known, down, warning), (over,))]
         return {answer.status_code for answer in answers} == {200}
 
-    await eventually(taken, WAIT_SECONDS)
+    await eventually(taken)
     await room.has(1, "devops-chat")
     for channel in ("pager", "trading-chat"):
         await room.has(3, channel)
@@ -230,7 +230,7 @@ async def test_what_was_not_confirmed_while_the_store_was_away_says_so_when_it_i
     await service.reaches('alert_notifications_total{receiver="pager",status="failed"}', 1)
     await room.heal()
     await asyncio.to_thread(postgres.start)
-    await eventually(lambda: answers(200), WAIT_SECONDS)
+    await eventually(lambda: answers(200))
     (message,) = await room.has(1, "pager")
     assert "an earlier one was not confirmed" in message["text"]
     (message,) = await room.has(1, "trading-chat")
@@ -257,7 +257,7 @@ async def test_a_killed_notifier_neither_loses_nor_repeats(tmp_path: Path, datab
             async def so_many(count: int = count) -> bool:
                 return len(await room.messages()) >= count
 
-            await eventually(so_many, WAIT_SECONDS)
+            await eventually(so_many)
             process.kill()
             await process.start()
         assert (await process.post("/v1/alerts", webhook(*alerts))).json() == {"stored": 0, "repeated": 40}
@@ -355,7 +355,7 @@ async def test_what_began_anew_before_its_end_was_told_is_over(service: Server, 
     async def measured() -> bool:
         return await service.metric("alerts_unacknowledged") == 0
 
-    await eventually(measured, WAIT_SECONDS)
+    await eventually(measured)
     assert await room.messages("managers") == []
     _, text = await command("alerts", "list", "--json")
     assert [row["state"] for row in json.loads(text)] == ["resolved", "began anew"]
@@ -395,7 +395,7 @@ async def test_what_is_muted_is_neither_escalated_nor_open_until_it_is_told_agai
             async def unseen() -> bool:
                 return await states() == {"Muted": "unseen", "Left": "escalated", "Minor": "unseen"}
 
-            await eventually(unseen, WAIT_SECONDS)
+            await eventually(unseen)
             _, text = await command("alerts", "list", "--open")
             assert "Left" in text
             assert "Muted" not in text
@@ -404,7 +404,7 @@ async def test_what_is_muted_is_neither_escalated_nor_open_until_it_is_told_agai
             async def measured() -> bool:
                 return await service.metric("alerts_unacknowledged") == 1
 
-            await eventually(measured, WAIT_SECONDS)
+            await eventually(measured)
             assert len(await room.messages("managers")) == 1
         # The silence is over, and the alert is not.
         await service.post("/v1/alerts", webhook(muted))
@@ -443,7 +443,7 @@ async def test_who_could_not_listen_takes_nothing_for_unseen(
         await looked(service)
         assert not await marked(), "it has just started"
         ahead = 3600
-        await eventually(marked, WAIT_SECONDS)
+        await eventually(marked)
         await service.post("/v1/alerts", webhook(critical))
         postgres.kill()
         # Until the dispatcher has asked for work.
@@ -466,4 +466,4 @@ async def test_what_waits_for_a_receiver_that_is_no_more_is_given_up(database: D
             rows = await database.fetch("SELECT status FROM alert_notifications")
             return [row["status"] for row in rows] == ["given_up"]
 
-        await eventually(given_up, WAIT_SECONDS)
+        await eventually(given_up)

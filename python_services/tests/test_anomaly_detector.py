@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from anomaly_support import RunningPrometheus
 from prometheus_client import CollectorRegistry
-from services_support import eventually, free_port, value
+from services_support import ends, eventually, free_port, value
 from tradewatch.common import settings as common_settings
 from tradewatch.common.http import HttpServer
 from tradewatch.common.service import Liveness
@@ -291,7 +291,7 @@ async def test_a_prometheus_that_hangs_costs_one_run_and_the_service_stays_alive
                 lambda: value(running.registry, "anomaly_query_failures_total", query="q0", reason="timeout")
             )
             stop.set()
-            await asyncio.wait_for(task, 5)
+            await ends(task)
         assert not (await running.detector.check_prometheus()).ok
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from services_support import PASSWORD, ValkeyServer, eventually, value
+from services_support import PASSWORD, ValkeyServer, ends, eventually, value
 from tradewatch.common import bus
 from tradewatch.common.consumer import DEAD_LETTERS_STREAM, ConsumerLimits, Message, StreamConsumer
 from tradewatch.common.fields import EventDecodeError
@@ -89,7 +89,7 @@ async def consuming(
         yield Consumption(consumer, registry, liveness, stop, task)
     finally:
         stop.set()
-        await asyncio.wait_for(task, 10)
+        await ends(task)
         await client.aclose()
 
 

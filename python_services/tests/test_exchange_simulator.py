@@ -1,13 +1,12 @@
 """The simulator as a client of the real exchange would find it."""
 
-import asyncio
 import json
 from itertools import pairwise
 from typing import Any
 
 import httpx
 import pytest
-from services_support import PRODUCTS, Simulation, eventually, simulation
+from services_support import PRODUCTS, Simulation, ends, eventually, simulation
 from tradewatch.simulators.exchange import feed_server
 from tradewatch.simulators.exchange.coinbase_websocket import CoinbaseFeed
 from tradewatch.simulators.exchange.prices import PriceProcess
@@ -16,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 
 async def _receive(socket: ClientConnection) -> dict[str, Any]:
-    message: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), 5))
+    message: dict[str, Any] = json.loads(await ends(socket.recv()))
     return message
 
 
@@ -76,7 +75,7 @@ async def test_who_never_subscribes_is_disconnected(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(CoinbaseFeed, "subscribe_seconds", 0.2)
     async with simulation() as exchange, connect(exchange.url) as socket:
         with pytest.raises(ConnectionClosed):
-            await asyncio.wait_for(socket.recv(), 5)
+            await ends(socket.recv())
         assert socket.close_code == 1008
 
 
@@ -87,14 +86,14 @@ async def test_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> 
         connect(exchange.url, max_queue=1, close_timeout=0.1) as socket,
     ):
         await _subscribe(socket, "ticker", product_ids=list(PRODUCTS))
-        await eventually(lambda: exchange.registry.get_sample_value("exchange_simulator_slow_consumers_total") == 1, 30)
+        await eventually(lambda: exchange.registry.get_sample_value("exchange_simulator_slow_consumers_total") == 1)
 
 
 async def test_stopping_says_going_away() -> None:
     async with simulation() as exchange, connect(exchange.url) as socket:
         await exchange.feed.stop()
         with pytest.raises(ConnectionClosed):
-            await asyncio.wait_for(socket.recv(), 5)
+            await ends(socket.recv())
         assert socket.close_code == 1001
 
 

@@ -1,6 +1,5 @@
 """The simulator's REST interfaces and its account's WebSocket channels, as a client finds them."""
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -12,7 +11,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, generate_private_key
 from exchange_support import BROKERAGE, ApiKey, Client, ed25519_key, key_file, order_body, plain
-from services_support import Simulation, eventually, simulation
+from services_support import Simulation, ends, eventually, simulation
 from tradewatch.common.settings import SettingsError, load
 from tradewatch.simulators.exchange.api_keys import read_keys
 from tradewatch.simulators.exchange.service import ExchangeSimulatorSettings
@@ -280,9 +279,9 @@ async def test_a_timeout_takes_the_order_and_never_answers() -> None:
 
 async def test_a_late_answer_comes_after_the_client_has_gone() -> None:
     async with trading() as (exchange, client):
-        await exchange.fault(fault="timeout", method="POST", path=ORDERS, delay_seconds=0.6, answer=True)
+        await exchange.fault(fault="timeout", method="POST", path=ORDERS, delay_seconds=2.5, answer=True)
         with pytest.raises(httpx.ReadTimeout):
-            await client.post("/orders", order_body("a", "BUY", **gtc()), timeout=0.2)
+            await client.post("/orders", order_body("a", "BUY", **gtc()), timeout=1.0)
         assert len((await state(exchange))["orders"]) == 1
 
 
@@ -339,7 +338,7 @@ async def test_a_partial_fill_and_a_refusal_on_request() -> None:
 
 async def _next(socket: ClientConnection, channel: str) -> Any:
     while True:
-        message = json.loads(await asyncio.wait_for(socket.recv(), 5))
+        message = json.loads(await ends(socket.recv()))
         if message.get("channel", "error") == channel:
             return message
 

@@ -21,7 +21,7 @@ from executor_support import (
     executor,
 )
 from postgres_support import Database, PostgresServer
-from services_support import eventually, value
+from services_support import WAIT_SECONDS, ends, eventually, value
 from tradewatch.common.events import Side
 from tradewatch.trading.contracts import OrderRequest
 from tradewatch.trading.execution.leadership import LOCK, Leadership
@@ -29,8 +29,6 @@ from tradewatch.trading.execution.lifecycle import LIMIT_IOC, Patience
 from tradewatch.trading.execution.store import OrderStore
 from tradewatch.trading.identity import client_order_id
 
-# On a busy machine a second is long.
-WAIT_SECONDS = 40
 ABOVE, BELOW = Decimal("1.02"), Decimal("0.9")
 CREATE = {"method": "POST", "path": "*/orders"}
 
@@ -281,7 +279,7 @@ async def test_who_gives_the_lock_up_frees_it(database: Database) -> None:
             one = Leadership(pool, lambda: None, lambda active: held.set() if active else None, interval_seconds=0.05)
             running = asyncio.create_task(one.run())
             try:
-                await asyncio.wait_for(held.wait(), 5)
+                await ends(held.wait())
             finally:
                 running.cancel()
                 await asyncio.wait({running})
@@ -359,17 +357,17 @@ async def test_a_killed_executor_loses_nothing_and_repeats_nothing(database: Dat
         process = ExecutorProcess(database, at, tmp_path)
         process.start()
         try:
-            await eventually(process.api.ready, WAIT_SECONDS)
+            await eventually(process.api.ready)
             placing = [asyncio.create_task(_insist(process.api, decision, limit)) for decision in decisions]
             for _ in range(2):
                 await asyncio.sleep(rng.uniform(0.02, 0.2))
                 await asyncio.to_thread(process.kill)
                 process.start()
-                await eventually(process.api.ready, WAIT_SECONDS)
+                await eventually(process.api.ready)
             await asyncio.gather(*placing)
             ends = [await process.api.ended(decision, ORDER_LOOKUP_SECONDS + WAIT_SECONDS) for decision in decisions]
             assert {end["status"] for end in ends} <= {"filled", "rejected"}
-            await eventually(process.api.ready, WAIT_SECONDS)
+            await eventually(process.api.ready)
             afterwards = uuid.uuid4()
             await _insist(process.api, afterwards, limit)
             assert (await process.api.ended(afterwards, WAIT_SECONDS))["status"] == "filled"

@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
-from services_support import PASSWORD, ValkeyServer, collection, eventually, free_port, simulation, value
+from services_support import PASSWORD, ValkeyServer, collection, ends, eventually, free_port, simulation, value
 from structlog.testing import capture_logs
+from tradewatch.collectors.feed import FeedLimits
 from tradewatch.collectors.health_monitor import service as health_service
 from tradewatch.collectors.health_monitor.dependencies import MAX_BODY_BYTES, Reason, ask_service, new_client
 from tradewatch.collectors.health_monitor.feeds import SETTLE_SECONDS, Completeness, Freshness, Rate
@@ -103,7 +104,7 @@ async def monitoring(valkey: ValkeyServer, **further: Any) -> AsyncIterator[Moni
                 assert not task.done(), task
             finally:
                 stop.set()
-                await asyncio.wait_for(task, 5)
+                await ends(task)
                 await client.aclose()
                 await reading.aclose()
 
@@ -139,7 +140,8 @@ async def hanging(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 async def test_a_frozen_feed_is_seen_in_seconds_and_its_return_too(valkey: ValkeyServer) -> None:
     async with (
         simulation() as running,
-        collection(running.url, valkey) as collecting,
+        # After five seconds it connects anew, and is no longer frozen: the fault is only on what was open.
+        collection(running.url, valkey, limits=FeedLimits(frame_seconds=5.0)) as collecting,
         monitoring(valkey, completeness_slots=4) as monitor,
     ):
         await collecting.more_events()
@@ -149,16 +151,15 @@ async def test_a_frozen_feed_is_seen_in_seconds_and_its_return_too(valkey: Valke
         assert value(monitor.registry, "market_data_age_seconds", **FEED) < 1
         await running.fault(fault="freeze", seconds=600)
         frozen = time.monotonic()
-        # The collector connects anew after two seconds; the fault is only on what was open. Until then it is silent.
-        await eventually(lambda: monitor.value("market_data_fresh", **FEED) == 0, 5)
-        assert time.monotonic() - frozen < 2.5
+        await eventually(lambda: monitor.value("market_data_fresh", **FEED) == 0)
+        assert time.monotonic() - frozen < 4
         assert value(monitor.registry, "market_data_age_seconds", **FEED) > 1
         report = await monitor.report()
         assert report["status"] == "not_well"
         ill = {each["component"]: each for each in report["components"] if each["status"] == "not_well"}
         assert "limit 1 s" in ill[FEED_COMPONENT]["detail"]
         age = datetime.now(UTC) - datetime.fromisoformat(ill[FEED_COMPONENT]["since"])
-        assert timedelta(0) <= age < timedelta(seconds=3)
+        assert timedelta(0) <= age < timedelta(seconds=4)
         assert (await monitor.get("/readyz")).status_code == 200, "what it watches makes it unready"
         await eventually(lambda: monitor.value("market_data_fresh", **FEED) == 1)
         expected = ["component is well", "component is not well", "component is well"]
@@ -246,7 +247,7 @@ async def test_dependencies_are_told_apart_and_one_that_hangs_delays_no_other(va
             assert monitor.status("aggregator") == 1
             assert monitor.status("gone") == 0
             well = False
-            await eventually(lambda: monitor.value("dependency_ready", dependency="aggregator") == 0, 2)
+            await eventually(lambda: monitor.value("dependency_ready", dependency="aggregator") == 0, 4)
             components = {each["component"]: each for each in (await monitor.report())["components"]}
             assert components["aggregator"]["detail"] == "not ready: feed"
             assert components["hangs"]["detail"] == "no answer within 5 s"
@@ -258,7 +259,7 @@ async def test_dependencies_are_told_apart_and_one_that_hangs_delays_no_other(va
                 }
                 assert [each for each, count in failures.items() if count] == [reason]
             well = True
-            await eventually(lambda: monitor.status("aggregator") == 1, 2.5)
+            await eventually(lambda: monitor.status("aggregator") == 1, 4)
             checks = "dependency_check_duration_seconds_count"
             await eventually(lambda: (monitor.value(checks, dependency="gone") or 0) >= 5)
             assert monitor.changes("gone") == ["component is not well"], "a line for each poll"
@@ -327,7 +328,7 @@ async def test_derived_streams_have_ages_from_the_start_and_odd_entries_do_not_c
             await client.xadd(quotes, _quote(datetime.now(UTC)))
             await eventually(lambda: monitor.value("stream_fresh", stream=quotes) == 1)
             await client.xadd(quotes, _quote(datetime.now(UTC) + timedelta(days=365)))
-            await eventually(lambda: monitor.value("stream_fresh", stream=quotes) == 0, 5)
+            await eventually(lambda: monitor.value("stream_fresh", stream=quotes) == 0)
 
 
 async def test_a_feed_that_never_comes_is_missed_after_its_limit(valkey: ValkeyServer) -> None:

@@ -1,6 +1,5 @@
 """The collector against the real simulator and a real Valkey, over real sockets."""
 
-import asyncio
 import signal
 import time
 
@@ -10,6 +9,7 @@ from services_support import (
     PRODUCTS,
     ValkeyServer,
     collection,
+    ends,
     eventually,
     free_port,
     simulation,
@@ -105,7 +105,7 @@ async def test_a_frozen_socket_is_noticed_in_seconds(valkey: ValkeyServer, excha
         await exchange.fault(fault="freeze", seconds=600)
         frozen_at = time.monotonic()
         await eventually(lambda: running.reconnects("frozen") == 1)
-        assert 1.5 < time.monotonic() - frozen_at < 4
+        assert 1.5 < time.monotonic() - frozen_at < 8
         await running.more_events()
         assert (await running.collector.check_feed()).ok
 
@@ -221,7 +221,7 @@ async def test_stopping_writes_out_what_was_taken(valkey: ValkeyServer) -> None:
         await running.more_events(300)
         running.stop.set()
         valkey.signal(signal.SIGCONT)
-        await asyncio.wait_for(running.task, 10)
+        await ends(running.task)
         assert running.dropped() == 0
         events = [event for product in PRODUCTS for event in await stored(valkey, product)]
         assert len({event.trace_id for event in events}) == running.accepted()
@@ -240,7 +240,7 @@ async def test_readiness_follows_the_data_not_only_the_connection(valkey: Valkey
         async def stale() -> bool:
             return not (await running.collector.check_data()).ok
 
-        await eventually(stale, 5)
+        await eventually(stale)
         assert "BTC-USD" in (await running.collector.check_data()).detail
         assert (await running.collector.check_feed()).ok, "heartbeats still come"
 

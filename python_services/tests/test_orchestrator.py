@@ -19,7 +19,7 @@ from orchestrator_support import (
     stubs,
 )
 from postgres_support import Database
-from services_support import ValkeyServer, eventually, value
+from services_support import WAIT_SECONDS, ValkeyServer, eventually, value
 from tradewatch.common import streams
 from tradewatch.common.streams import SIGNALS_STREAM, Signal
 from tradewatch.trading.identity import client_order_id
@@ -40,7 +40,7 @@ async def decision(database: Database, signal: Signal) -> Any:
     return rows[0] if rows else None
 
 
-async def ended(database: Database, signal: Signal, seconds: float = 15.0) -> tuple[str, str]:
+async def ended(database: Database, signal: Signal, seconds: float = WAIT_SECONDS) -> tuple[str, str]:
     async def final() -> Any:
         row = await decision(database, signal)
         return row if row and row["finished"] else None
@@ -144,8 +144,8 @@ async def test_an_outage_is_never_a_yes(valkey: ValkeyServer, database: Database
         return APPROVED if body["stage"] == "before_llm" else outages[number][0]()
 
     around.risk = risk
-    async with orchestration(valkey, database, around, call_seconds=0.4) as run:
-        signals = [a_signal(4, f"P{number}-USD") for number in range(len(outages))]
+    async with orchestration(valkey, database, around, call_seconds=1.0) as run:
+        signals = [a_signal(8, f"P{number}-USD") for number in range(len(outages))]
         await run.publish(*signals)
         for signal, (_, reason) in zip(signals, outages, strict=True):
             assert await ended(database, signal) == ("expired", f"risk_manager_{reason}")

@@ -15,7 +15,7 @@ from aiohttp import web
 from postgres_support import Database
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
-from services_support import PASSWORD, ValkeyServer, eventually, value
+from services_support import PASSWORD, ValkeyServer, ends, eventually, value
 from tradewatch.common import bus, settings, tracing
 from tradewatch.common.backoff import Backoff
 from tradewatch.common.events import Side
@@ -120,7 +120,7 @@ async def running(
                 yield Running(client, registry)
             finally:
                 stop.set()
-                await asyncio.wait_for(task, 10)
+                await ends(task)
                 await bus_client.aclose()
 
 

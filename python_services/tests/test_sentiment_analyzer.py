@@ -14,7 +14,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
-from services_support import PASSWORD, ValkeyServer, eventually, free_port, value
+from services_support import PASSWORD, ValkeyServer, ends, eventually, free_port, value
 from tradewatch.cli import main
 from tradewatch.collectors.sentiment import articles
 from tradewatch.collectors.sentiment.articles import MAX_TITLE_CHARACTERS, Article, FeedError
@@ -264,7 +264,7 @@ async def analysing(valkey: ValkeyServer, simulator_port: int = 0, **changed: ob
                 yield Running(analyzer, registry, simulator, valkey)
             finally:
                 stop.set()
-                await asyncio.wait_for(task, 10)
+                await ends(task)
                 await client.aclose()
 
 

@@ -293,7 +293,7 @@ def test_a_drain_that_cannot_end_is_bounded(valkey: ValkeyServer, tmp_path: Path
         stopped_at = time.monotonic()
         _, __ = collecting.communicate(timeout=60)
         assert collecting.returncode == 1, "what it had was lost, so it did not end well"
-        assert time.monotonic() - stopped_at < 5
+        assert time.monotonic() - stopped_at < 10
 
 
 def test_a_taken_port_is_a_clear_failure() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from alert_support import TOKEN, WAIT_SECONDS, Chat, Server, alert, chat, webhook
+from alert_support import TOKEN, Chat, Server, alert, chat, webhook
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
-from services_support import eventually
+from services_support import ends, eventually
 from tradewatch.common.http import HttpServer
 from tradewatch.common.service import Liveness
 from tradewatch.monitoring.alert_notifier.routing import parse_receivers
@@ -40,7 +40,7 @@ async def watchdog(room: Chat, state: Path) -> AsyncIterator[Server]:
             yield Server(server.port)
         finally:
             stop.set()
-            await asyncio.wait_for(task, WAIT_SECONDS)
+            await ends(task)
 
 
 async def test_silence_is_told_once_and_its_end_once(tmp_path: Path, room: Chat) -> None:
@@ -70,7 +70,7 @@ async def test_silence_is_told_once_and_its_end_once(tmp_path: Path, room: Chat)
         async def kept() -> bool:
             return bool(json.loads(state.read_text()) == {"told_of_silence": []})
 
-        await eventually(kept, WAIT_SECONDS)
+        await eventually(kept)
 
 
 async def test_the_chat_takes_both_forms_and_breaks_on_request(room: Chat) -> None:

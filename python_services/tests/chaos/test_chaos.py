@@ -63,7 +63,7 @@ async def test_nothing_is_lost_and_nothing_happens_twice(world: World) -> None:
     assert outcomes["filled"] >= len(fed) // 5, "a run without trades proves nothing"
     await _assert_audit_has_no_hole(world, decisions)
     await _assert_one_order_a_decision(world, decisions)
-    await eventually(lambda: _positions_agree(world), 30)
+    await eventually(lambda: _positions_agree(world))
     assert set(world.harm) >= {*SERVICES, "valkey", "postgres", "exchange"} or SIGNALS < 1000
 
 
@@ -86,7 +86,7 @@ async def _follow_one_trace(world: World) -> Signal:
 SELECT decisions.trace_id AS decided, orders.trace_id AS ordered, fills.trade_id
 FROM decisions JOIN orders USING (decision_id) JOIN fills USING (client_order_id)
 WHERE decision_id = $1 AND decisions.finished IS NOT NULL"""
-    rows = await eventually(lambda: world.database.fetch(query, signal.signal_id), 30)
+    rows = await eventually(lambda: world.database.fetch(query, signal.signal_id))
     assert {(row["decided"], row["ordered"]) for row in rows} == {(quote.trace_id, quote.trace_id)}
     audit = await world.database.fetch("SELECT actor, trace_id FROM audit_log WHERE decision_id = $1", signal.signal_id)
     assert {(row["actor"], row["trace_id"]) for row in audit} == {(name, quote.trace_id) for name in EXEMPLARS}
