@@ -222,7 +222,7 @@ def test_a_simulated_service_answers_with_the_page_and_goes_on_counting(tmp_path
 
     try:
         for port in ports:
-            wait(lambda: page(port), "an answer", 20, despite=(OSError,))  # noqa: B023
+            wait(lambda: page(port), "an answer", despite=(OSError,))  # noqa: B023
             first, second = (float(page(port).splitlines()[1].removeprefix("asked_total ")) for _ in range(2))
             assert 7 < first < second
             assert page(port).splitlines()[2] == "limit 3"

@@ -223,7 +223,7 @@ def test_json_line_is_there_within_ten_seconds_by_its_labels_and_trace(stack: St
 def test_traceback_is_one_entry_and_what_follows_is_not_part_of_it(stack: Stack) -> None:
     stack.write("text", "INFO starting", *TRACEBACK, "plain words", "  indented", stream="stderr")
     stack.write("text", "E1123 10:00:00.000000 1 main.go:7] broken")
-    wait(lambda: len(stack.lines('{service="text"}')) >= 4, "the entries", 20)
+    wait(lambda: len(stack.lines('{service="text"}')) >= 4, "the entries")
     found = {line: stream["level"] for stream, line in stack.streams('{service="text"}')}
     assert found == {
         "INFO starting": "info",
@@ -247,7 +247,7 @@ def test_lines_that_go_on_after_a_pause_are_kept_as_they_are(stack: Stack) -> No
     ]
     for number, line in enumerate(lines, 1):
         stack.write("gap", line)
-        wait(lambda number=number: len(stack.lines('{service="gap"}')) >= number, line, 20)  # type: ignore[misc]
+        wait(lambda number=number: len(stack.lines('{service="gap"}')) >= number, line)  # type: ignore[misc]
     found = stack.streams('{service="gap"}')
     assert [line for stream, line in found if stream["level"] == "unknown"] == [line or " " for line in lines[:-1]]
     assert [line for stream, line in found if stream["level"] == "info"] == lines[-1:]
@@ -263,7 +263,7 @@ def test_lines_that_go_on_after_a_pause_are_kept_as_they_are(stack: Stack) -> No
 )
 def test_block_of_many_lines_is_cut_and_no_line_is_lost(stack: Stack, pod: str, block: list[str], level: str) -> None:
     stack.write(pod, *block, "INFO next")
-    wait(lambda: stack.lines(f'{{service="{pod}"}} |= "INFO next"'), "what comes after it", 20)
+    wait(lambda: stack.lines(f'{{service="{pod}"}} |= "INFO next"'), "what comes after it")
     found = stack.lines(f'{{service="{pod}", level="{level}"}}')
     assert [len(piece.split("\n")) for piece in found] == [200] * (len(block) // 200) + [len(block) % 200]
     assert "\n".join(found).split("\n") == block
@@ -273,7 +273,7 @@ def test_block_of_many_lines_is_cut_and_no_line_is_lost(stack: Stack, pod: str, 
 def test_hostile_lines_are_contained_and_counted(stack: Stack) -> None:
     five_megabytes = "x" * 5_000_000
     stack.write("odd", b"binary \x00\x01\xff\xfe end", five_megabytes, '{"level": "info", "broken', "", "the last")
-    wait(lambda: "the last" in "".join(stack.lines('{service="odd"} |= "the last"')), "the line after them", 20)
+    wait(lambda: "the last" in "".join(stack.lines('{service="odd"} |= "the last"')), "the line after them")
     found = stack.lines('{service="odd"}')
     assert "binary " + 4 * "\ufffd" + " end" in found
     [cut] = [line for line in found if line.startswith("xxx")]
@@ -288,7 +288,7 @@ def test_pod_cannot_make_labels_or_metadata_of_its_choosing(stack: Stack) -> Non
     values = [f"level-{number}" for number in range(50)]
     stack.write("bomb", *(json.dumps({"level": value, "trace_id": "x" * 65, "event": value}) for value in values))
     stack.write("bomb", json.dumps({"level": {"a": 1}, "trace_id": ["b"], "event": "last"}))
-    wait(lambda: len(stack.lines('{service="bomb"}')) == 51, "the lines", 20)
+    wait(lambda: len(stack.lines('{service="bomb"}')) == 51, "the lines")
     assert {stream["level"] for stream, _ in stack.streams('{service="bomb"}')} == {"unknown"}
     assert all("trace_id" not in stream for stream, _ in stack.streams('{service="bomb"}'))
 
@@ -297,7 +297,7 @@ def test_pod_cannot_make_labels_or_metadata_of_its_choosing(stack: Stack) -> Non
 def test_loud_pod_loses_what_is_too_much_and_no_other_pod_does(stack: Stack) -> None:
     stack.write("loud", *(f"line {number}" for number in range(LOUD_LINES)))
     stack.write("calm", *(f"calm {number}" for number in range(100)))
-    assert wait(lambda: len(stack.lines('{service="calm"}')) == 100, "the calm pod's lines", 20)
+    assert wait(lambda: len(stack.lines('{service="calm"}')) == 100, "the calm pod's lines")
     dropped = 'label_value="shop/loud"'
     counted = wait(
         lambda: stack.promtail_metric("logentry_dropped_lines_by_label_total", dropped), "the loud one's loss", 10
@@ -310,7 +310,7 @@ def test_loud_pod_loses_what_is_too_much_and_no_other_pod_does(stack: Stack) -> 
         metric = "promtail_custom_log_bytes_total"
         return sent == {name: stack.promtail_metric(metric, 'namespace="shop"', f'pod="{name}"') for name in sent}
 
-    wait(bytes_are_told_by_pod, "each pod's bytes are counted", 10)
+    wait(bytes_are_told_by_pod, "each pod's bytes are counted")
 
 
 @pytest.mark.servers
@@ -368,7 +368,7 @@ def test_retention_deletes_what_is_old_and_nothing_else(tmp_path: Path) -> None:
             stamp = str(time.time_ns() - hours * 3600 * 10**9)
             stack.api("/loki/api/v1/push", {"streams": [{"stream": {"job": job}, "values": [[stamp, job]]}]})
         restart()
-        wait(lambda: found() == ["fresh", "old"], "both lines, which are to be kept for two weeks", 30)
+        wait(lambda: found() == ["fresh", "old"], "both lines, which are to be kept for two weeks")
         assert chunks() == 2
         # The least that Loki takes is a day.
         stack.configure_loki(loki_retention_hours=24, **quick)
@@ -405,14 +405,14 @@ def test_journal_and_audit_log_are_streams_of_their_own(stack: Stack) -> None:
     events = [{**audit, "responseStatus": {"code": code}} for code in (200, 403, 500)]
     (stack.folder / "audit/audit.log").write_text("".join(json.dumps(each) + "\n" for each in events))
 
-    wait(lambda: len(stack.lines('{job="journal"}')) == 3, "the journal", 20)
+    wait(lambda: len(stack.lines('{job="journal"}')) == 3, "the journal")
     found = stack.streams('{job="journal"}')
     base = {"cluster": "test", "job": "journal", "node": NODE, "service": "k3s"}
     assert ({**base, "level": "error"}, 'level=error component=kubelet msg="no space"') in found
     assert ({**base, "level": "warning"}, "Main process exited") in found
     assert sum("[98,255]" in line for _, line in found) == 1
 
-    wait(lambda: len(stack.lines('{job="audit"}')) == 3, "the audit log", 20)
+    wait(lambda: len(stack.lines('{job="audit"}')) == 3, "the audit log")
     found = stack.streams('{job="audit"} | json | user_username="eve"')
     assert {stream["level"] for stream, _ in stack.streams('{job="audit"}')} == {"info", "warning", "error"}
     assert len(found) == 3
@@ -421,15 +421,15 @@ def test_journal_and_audit_log_are_streams_of_their_own(stack: Stack) -> None:
 @pytest.mark.servers
 def test_outage_of_loki_loses_no_line_even_when_the_file_is_rotated(stack: Stack) -> None:
     stack.write("outage", '{"event": "before"}')
-    wait(lambda: stack.lines('{service="outage"}'), "the line before", 20)
+    wait(lambda: stack.lines('{service="outage"}'), "the line before")
     stack.stop("loki")
     stack.write("outage", *(json.dumps({"event": "away", "number": number}) for number in range(300)))
-    wait(lambda: stack.promtail_metric("promtail_batch_retries_total") >= 2, "Promtail tries again", 20)
+    wait(lambda: stack.promtail_metric("promtail_batch_retries_total") >= 2, "Promtail tries again")
     log = stack.folder / "pods/outage/0.log"
     log.rename(log.with_name("0.log.20261123-101010"))
     stack.write("outage", *(json.dumps({"event": "rotated", "number": number}) for number in range(300)))
     stack.start("loki")
-    wait(lambda: len(stack.lines('{service="outage"} |= "rotated"')) >= 300, "what came after the rotation", 30)
+    wait(lambda: len(stack.lines('{service="outage"} |= "rotated"')) >= 300, "what came after the rotation")
     found = [(item["event"], item.get("number")) for item in map(json.loads, stack.lines('{service="outage"}'))]
     wanted = [(event, number) for event in ("away", "rotated") for number in range(300)]
     assert sorted(found[1:]) == sorted(wanted)
@@ -439,11 +439,11 @@ def test_outage_of_loki_loses_no_line_even_when_the_file_is_rotated(stack: Stack
 @pytest.mark.servers
 def test_promtail_goes_on_where_it_stopped(stack: Stack) -> None:
     stack.write("restart", '{"event": "first"}')
-    wait(lambda: stack.lines('{service="restart"}'), "the line before", 20)
+    wait(lambda: stack.lines('{service="restart"}'), "the line before")
     stack.stop("promtail")
     stack.write("restart", '{"event": "second"}')
     stack.start("promtail")
-    wait(lambda: len(stack.lines('{service="restart"}')) == 2, "the line of meanwhile", 20)
+    wait(lambda: len(stack.lines('{service="restart"}')) == 2, "the line of meanwhile")
     assert stack.promtail_metric("promtail_sent_entries_total") == 1
 
 
@@ -519,7 +519,7 @@ def test_journal_is_copied_once_and_begins_a_new_file_at_its_limit(tmp_path: Pat
     environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "CALLS": str(calls)}
     running = subprocess.Popen(["/bin/sh", script], env=environment)
     try:
-        wait(lambda: calls.exists() and len(calls.read_text().splitlines()) >= 3, "three calls", 10)
+        wait(lambda: calls.exists() and len(calls.read_text().splitlines()) >= 3, "three calls")
     finally:
         running.kill()
         running.wait()

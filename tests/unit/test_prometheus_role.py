@@ -394,7 +394,7 @@ def test_a_target_over_a_limit_is_down_alone(config: dict[str, Any], exporter: s
             "label": "prometheus_target_scrape_pool_exceeded_label_limits_total",
         }
         for kind, metric in counted.items():
-            wait(lambda metric=metric: ask(f"{metric} > 0"), f"the {kind} limit is counted", 30)  # type: ignore[misc]
+            wait(lambda metric=metric: ask(f"{metric} > 0"), f"the {kind} limit is counted")  # type: ignore[misc]
         assert not ask("exploding or bomb or many")
     finally:
         process.terminate()
