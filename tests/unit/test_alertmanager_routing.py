@@ -229,6 +229,14 @@ def told_by_rule(name: str) -> dict[str, str]:
     return {"alertname": name, **next(fired).expected[0]["exp_labels"]}
 
 
+def test_the_alerts_that_hold_others_back_are_of_the_rules() -> None:
+    variables = yaml.safe_load((REPOSITORY / ROLE / "defaults/main.yml").read_text())
+    labels = {rule.name: rule.labels for rule in RuleFolder(REPOSITORY / "files/rules").alerts}
+    assert set(variables["alertmanager_node_down_alerts"]) <= labels.keys()
+    # By their own label: an alert that has its targets' label is not on all of the job.
+    assert set(variables["alertmanager_job_down_alerts"]) == {name for name, own in labels.items() if "job" in own}
+
+
 def test_a_group_of_the_largest_alerts_is_not_refused(configuration: Path) -> None:
     receivers = yaml.safe_load(configuration.read_text())["receivers"]
     [most] = {
@@ -369,6 +377,8 @@ def test_alertmanager_inhibits_groups_and_proves_who_it_is(
             ),
         )
         filling |= {name: full[name] for name in ("node", "device")}
+        silent, unanswered = map(told_by_rule, ("LokiDown", "TargetDown"))
+        assert silent["job"] == unanswered["job"] == "loki"
         _post(
             url,
             dead,
@@ -382,6 +392,9 @@ def test_alertmanager_inhibits_groups_and_proves_who_it_is(
             burning,
             smouldering,
             told_by_rule("ExecutionSuccessBudgetBurnSlow"),
+            silent,
+            unanswered,
+            {**unanswered, "job": "valkey", "stream": "another job"},
             {"alertname": "NoNode", "severity": "info", "team": "trading"},
         )
         wanted = {
@@ -392,6 +405,8 @@ def test_alertmanager_inhibits_groups_and_proves_who_it_is(
             ("NodeFilesystemFillingUp", "warning", "another device"),
             ("DataFreshnessBudgetBurnFast", "critical", ""),
             ("ExecutionSuccessBudgetBurnSlow", "warning", ""),
+            ("LokiDown", "critical", ""),
+            ("TargetDown", "warning", "another job"),
             ("NoNode", "info", ""),
         }
         _eventually(lambda: _told() >= wanted, "what is not inhibited is told")
