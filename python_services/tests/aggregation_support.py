@@ -1,7 +1,6 @@
 """What the tests of the aggregator and the indicators share: market data on a real Valkey, and the services on it."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from tradewatch.collectors.indicators.service import TechnicalIndicators, decode
 from tradewatch.common import bus, events, streams
 from tradewatch.common.backoff import Backoff
 from tradewatch.common.events import MarketDataEvent, Side, Ticker, Trade, new_trace_id
-from tradewatch.common.service import Liveness
+from tradewatch.common.service import Liveness, cancel_and_wait
 from tradewatch.common.stream_reader import StreamReader
 
 EXCHANGES = ("coinbase", "kraken")
@@ -121,9 +120,7 @@ class Running:
 
     async def kill(self) -> None:
         """End it as SIGKILL would: what is in memory is gone."""
-        self.task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self.task
+        await cancel_and_wait(self.task)
 
 
 @asynccontextmanager

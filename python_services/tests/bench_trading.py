@@ -30,7 +30,7 @@ from services_support import PASSWORD, ValkeyServer, eventually, valkey_binary
 from tradewatch.common import bus, streams
 from tradewatch.common.events import Side, stream_name
 from tradewatch.common.fields import parse_time
-from tradewatch.common.service import CANCEL_AGAIN_SECONDS
+from tradewatch.common.service import cancel_and_wait
 from tradewatch.common.streams import SIGNALS_STREAM, Quote, Signal, quotes_stream
 from tradewatch.trading.identity import client_order_id
 from valkey.exceptions import ValkeyError
@@ -224,10 +224,7 @@ async def trading(running: World) -> AsyncIterator[Strategy]:
     try:
         yield strategy
     finally:
-        # Over again: a read's own time limit may swallow one (tradewatch.common.service.until_stopped).
-        while not task.done():
-            task.cancel()
-            await asyncio.wait({task}, timeout=CANCEL_AGAIN_SECONDS)
+        await cancel_and_wait(task)
         with suppress(asyncio.CancelledError):
             task.result()
 

@@ -1,7 +1,6 @@
 """What the tests of signal-generator share: seeded markets, as the bus and the store would have them."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from services_support import PASSWORD, ValkeyServer, ends, value
 from tradewatch.collectors.indicators.calculations import Bar, all_indicators, update_all
 from tradewatch.common import bus
 from tradewatch.common.backoff import Backoff
-from tradewatch.common.service import Liveness
+from tradewatch.common.service import Liveness, cancel_and_wait
 from tradewatch.common.stream_reader import StreamReader
 from tradewatch.common.streams import (
     Indicators,
@@ -140,9 +139,7 @@ class Running:
 
     async def kill(self) -> None:
         """End it as SIGKILL would: what is in memory is gone."""
-        self.task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self.task
+        await cancel_and_wait(self.task)
 
 
 @asynccontextmanager

@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry
 from services_support import PASSWORD, ValkeyServer, eventually, value
-from tradewatch.common import bus
+from tradewatch.common import bus, service
 from tradewatch.common.backoff import Backoff
-from tradewatch.common.service import Liveness
+from tradewatch.common.service import Liveness, cancel_and_wait
+from valkey.asyncio.client import Pipeline
 
 
 @asynccontextmanager
@@ -25,8 +28,7 @@ async def _writing(
     try:
         yield writer, registry, stop
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await cancel_and_wait(task)
         await client.aclose()
 
 
@@ -68,6 +70,29 @@ async def test_a_wrong_password_keeps_the_data_and_is_unready(valkey: ValkeyServ
     assert not answer.ok
     assert "wrong" not in answer.detail
     await client.aclose()
+
+
+async def test_a_cancellation_that_the_client_swallows_ends_it(
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sending = asyncio.Event()
+
+    async def swallows_the_first(*_: Any, **__: Any) -> None:
+        first = not sending.is_set()
+        sending.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            if first:
+                raise ConnectionResetError from None
+            raise
+
+    monkeypatch.setattr(Pipeline, "execute", swallows_the_first)
+    monkeypatch.setattr(service, "CANCEL_AGAIN_SECONDS", 3600)
+    async with asyncio.timeout(10), _writing(valkey) as (writer, registry, _):
+        writer.publish("s", {"n": "1"})
+        await sending.wait()
+    assert value(registry, "stream_dropped_total", reason="shutdown") == 1
 
 
 async def test_streams_are_capped(valkey: ValkeyServer) -> None:

@@ -22,7 +22,7 @@ from tradewatch.common.backoff import Backoff
 from tradewatch.common.http import Check, CheckResult
 from tradewatch.common.logging import Throttle, get_logger
 from tradewatch.common.metrics import Metric
-from tradewatch.common.service import Liveness
+from tradewatch.common.service import Liveness, end_if_cancelled
 from tradewatch.common.settings import StreamWriterSettings, ValkeySettings
 
 _log = get_logger("bus")
@@ -215,6 +215,7 @@ class StreamWriter:
         stopping = asyncio.create_task(self._wake_on(stop))
         try:
             while self._buffer or not stop.is_set():
+                end_if_cancelled()
                 self._liveness.beat(LIVENESS_LOOP)
                 if not self._buffer:
                     await self._wait_for_entries()

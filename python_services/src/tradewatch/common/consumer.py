@@ -24,7 +24,7 @@ from tradewatch.common.backoff import Backoff
 from tradewatch.common.fields import EventDecodeError
 from tradewatch.common.logging import Throttle, get_logger, trace
 from tradewatch.common.metrics import Metric
-from tradewatch.common.service import Liveness
+from tradewatch.common.service import Liveness, end_if_cancelled
 
 _log = get_logger("consumer")
 
@@ -178,6 +178,7 @@ class StreamConsumer:
 
     async def _measure_for_ever(self) -> None:
         while True:
+            end_if_cancelled()
             try:
                 await self.measure()
             except _BUS_ERRORS as error:
@@ -227,6 +228,7 @@ class _GroupReader:
     async def run(self, stop: asyncio.Event) -> None:
         self._stop = stop
         while not stop.is_set():
+            end_if_cancelled()
             self._beat()
             try:
                 await self._advance()

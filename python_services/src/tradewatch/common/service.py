@@ -113,12 +113,31 @@ def run_to_exit_code(main: Coroutine[Any, Any, int]) -> int:
         return runner.run(main)
 
 
+def end_if_cancelled() -> None:
+    """Raise CancelledError in a task that was cancelled and goes on.
+
+    For loops over a client that may swallow it, as valkey-py does while it checks a connection.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+async def cancel_and_wait(task: "asyncio.Future[Any]") -> None:
+    """Cancel a task until it has ended; its result or exception stays in it.
+
+    A cancellation may get lost in a library (before Python 3.12 `asyncio.wait_for` drops it when what it waits for ends
+    at that very moment, https://github.com/python/cpython/issues/86296): it is given again while the task goes on.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_AGAIN_SECONDS)
+
+
 async def until_stopped(stop: asyncio.Event, work: Awaitable[None]) -> bool:
     """Await `work`, cancelling it when `stop` is set first. Returns whether the work ended by itself.
 
-    Raises whatever the work raised. A cancellation may get lost in a library (`asyncio.wait_for` drops it when what it
-    waits for ends at that very moment, https://github.com/python/cpython/issues/86296): it is given again while the
-    work goes on.
+    Raises whatever the work raised.
     """
     task = asyncio.ensure_future(work)
     stopped = asyncio.create_task(stop.wait())
@@ -130,7 +149,5 @@ async def until_stopped(stop: asyncio.Event, work: Awaitable[None]) -> bool:
         return False
     finally:
         stopped.cancel()
-        while not task.done():
-            task.cancel()
-            await asyncio.wait({task}, timeout=CANCEL_AGAIN_SECONDS)
+        await cancel_and_wait(task)
         await asyncio.gather(task, stopped, return_exceptions=True)

@@ -19,7 +19,7 @@ from tradewatch.common.backoff import Backoff
 from tradewatch.common.fields import EventDecodeError
 from tradewatch.common.logging import Throttle, get_logger
 from tradewatch.common.metrics import Metric
-from tradewatch.common.service import Liveness
+from tradewatch.common.service import Liveness, end_if_cancelled
 
 _log = get_logger("stream_reader")
 
@@ -161,13 +161,13 @@ class StreamReader(Generic[ItemT]):
         try:
             now_ms, firsts, read = await self._fetch(asked, verify, block_seconds)
         except (exceptions.ValkeyError, OSError, TimeoutError) as error:
-            _end_if_cancelled()
+            end_if_cancelled()
             if isinstance(error, TimeoutError | exceptions.TimeoutError):
                 # A machine too slow to take so much within the time limit would never get on.
                 self._batch_entries = max(1, self._batch_entries // 2)
             await self._failed(error)
             return Batch([], self._horizon_ms, False)
-        _end_if_cancelled()
+        end_if_cancelled()
         self._backoff.reset()
         for stream in self._streams.values():
             # One that has enough waiting to be given was not asked for more.
@@ -268,10 +268,3 @@ class StreamReader(Generic[ItemT]):
             _log.warning(
                 "entry skipped", stream=stream, entry_id=raw_id.decode(), problem=str(error), lines_held_back=held
             )
-
-
-def _end_if_cancelled() -> None:
-    """Raise CancelledError where the client has swallowed it, as valkey-py does while it checks a connection."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
