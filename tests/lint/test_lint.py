@@ -51,6 +51,8 @@ def test_every_role_states_its_arguments(repository: Path) -> None:
         for name, option in options.items():
             assert option.get("description"), f"{role.name}: {name} has no description"
             assert option.get("type"), f"{role.name}: {name} has no type"
+            if "default" in option and "{{" not in str(defaults.get(name)):
+                assert option["default"] == defaults.get(name), f"{role.name}: {name} has another default than stated"
 
 
 def test_every_role_has_a_molecule_scenario(repository: Path) -> None:
