@@ -218,7 +218,7 @@ class Process(Server):
         """SIGKILL, where it runs."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(WAIT_SECONDS)
 
     async def stop(self) -> int:
         """SIGTERM; the exit code."""
@@ -237,7 +237,6 @@ async def notifier(
     *,
     escalate_after: float = 60,
     unseen_after: float = 3600,
-    send_timeout: float = 5,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Server]:
     """The same in the test's own process, which starts at once."""
@@ -245,9 +244,9 @@ async def notifier(
     routing = parse_routing(json.dumps(document))
     metrics = NotifierMetrics(registry, routing.senders)
     async with database.connect() as pool:
-        patience = Patience(send_timeout, 10, 0.2, 1.0, 3600, escalate_after, unseen_after)
+        patience = Patience(WAIT_SECONDS, 10, 0.2, 1.0, 3600, escalate_after, unseen_after)
         dispatcher = Dispatcher(pool, routing, patience, metrics, liveness, clock=clock)
-        direct = DirectTelling(routing, send_timeout, metrics)
+        direct = DirectTelling(routing, WAIT_SECONDS, metrics)
         routes = [WebhookReceiver(pool, routing, metrics, direct, dispatcher.wake).route(SecretStr(TOKEN))]
         async with HttpServer(0, registry, liveness, [], routes, max_body_bytes=MAX_BODY_BYTES) as server:
             task = asyncio.create_task(dispatcher.run(stop))

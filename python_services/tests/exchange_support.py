@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from prometheus_client import CollectorRegistry
+from services_support import WAIT_SECONDS
 from tradewatch.simulators.exchange.accounts import Accounts
 from tradewatch.simulators.exchange.matching import Fees, MatchingEngine
 from tradewatch.simulators.exchange.metrics import SimulatorMetrics
@@ -68,7 +69,7 @@ def key_file(*keys: ApiKey) -> str:
     return json.dumps([{"name": key.name, "public_key": key.public_pem} for key in keys])
 
 
-def plain(base_url: str = "", timeout: float = 5) -> httpx.AsyncClient:
+def plain(base_url: str = "", timeout: float = WAIT_SECONDS) -> httpx.AsyncClient:
     """A client of plain HTTP: without the authorities' certificates, whose reading takes longer than a test."""
     return httpx.AsyncClient(base_url=base_url, timeout=timeout, verify=False)
 
@@ -80,7 +81,7 @@ class Client:
         self._base_url = base_url
         self._key = key
 
-    async def send(self, method: str, path: str, timeout: float = 5, **parts: Any) -> httpx.Response:
+    async def send(self, method: str, path: str, timeout: float = WAIT_SECONDS, **parts: Any) -> httpx.Response:
         host = urlsplit(self._base_url).netloc
         headers = {"Authorization": f"Bearer {self._key.token(f'{method} {host}{BROKERAGE}{path}')}"}
         async with plain(self._base_url, timeout) as client:
@@ -91,7 +92,7 @@ class Client:
         assert response.status_code == 200, response.text
         return response.json()
 
-    async def post(self, path: str, body: object, timeout: float = 5) -> Any:
+    async def post(self, path: str, body: object, timeout: float = WAIT_SECONDS) -> Any:
         response = await self.send("POST", path, timeout, json=body)
         assert response.status_code == 200, response.text
         return response.json()

@@ -127,11 +127,11 @@ class Executor:
             "limit_price": format(limit_price.quantize(Decimal("0.01")), "f"),
             "expires": (datetime.now(UTC) + timedelta(seconds=lives_seconds)).isoformat(),
         }
-        async with httpx.AsyncClient(timeout=10) as client:
+        async with httpx.AsyncClient(timeout=WAIT_SECONDS) as client:
             return await client.post(f"{self.url}/v1/orders", json=body)
 
     async def order(self, decision_id: uuid.UUID) -> httpx.Response:
-        async with httpx.AsyncClient(timeout=10) as client:
+        async with httpx.AsyncClient(timeout=WAIT_SECONDS) as client:
             return await client.get(f"{self.url}/v1/orders/{client_order_id(decision_id)}")
 
     async def ended(self, decision_id: uuid.UUID, seconds: float = WAIT_SECONDS) -> Any:
@@ -145,13 +145,13 @@ class Executor:
         return await eventually(final, seconds)
 
     async def cancel_all(self, token: str = TOKEN) -> httpx.Response:
-        async with httpx.AsyncClient(timeout=20) as client:
+        async with httpx.AsyncClient(timeout=WAIT_SECONDS) as client:
             headers = {"Authorization": f"Bearer {token}"}
             return await client.post(f"{self.url}/v1/cancel-all", json={"reason": "test"}, headers=headers)
 
     async def ready(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):
-            async with httpx.AsyncClient(timeout=5) as client:
+            async with httpx.AsyncClient(timeout=WAIT_SECONDS) as client:
                 return (await client.get(f"{self.url}/readyz")).status_code == 200
         return False
 
@@ -243,7 +243,7 @@ class ExecutorProcess:
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(WAIT_SECONDS)
             self._process = None
 
     @property

