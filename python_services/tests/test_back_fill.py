@@ -39,6 +39,7 @@ from tradewatch.collectors.exchanges.protocol import (
     ItemReason,
     TradesPage,
 )
+from tradewatch.collectors.feed import FeedLimits
 from tradewatch.collectors.market_data_collector import MarketDataCollectorSettings, _past_trades
 from tradewatch.collectors.metrics import BackFillFailure, CollectionMetrics
 from tradewatch.collectors.past_trades import MAX_BODY_BYTES, PastTrades, RequestFailed
@@ -49,6 +50,8 @@ NOW = datetime(2026, 11, 23, 12, 0, 0, 500_000, tzinfo=UTC)
 HOLE = Hole("BTC-USD", 100, NOW - timedelta(seconds=60), 104, NOW)
 # More than either exchange's snapshot reaches back over.
 LOST_MESSAGES = 700
+# While they are lost nothing comes: on a busy machine for longer than the others' tests bear.
+PATIENT = FeedLimits(frame_seconds=30.0)
 # What is asserted to come in order may be fetched slowly, by a busy machine.
 IN_ORDER = BackFillLimits(hold_seconds=60.0)
 Told = dict[str, list[tuple[int, Decimal, Decimal]]]
@@ -100,6 +103,7 @@ async def test_after_a_gap_the_stream_holds_every_trade_of_the_exchange_once_and
             valkey,
             name=exchange_name,
             rest_url=exchange.rest_url,
+            limits=PATIENT,
             back_fill_limits=IN_ORDER,
         ) as running,
     ):
@@ -137,7 +141,9 @@ async def test_a_start_fetches_what_was_traded_since_the_last_trade_on_the_bus(
 async def test_a_429_is_obeyed_and_counted(valkey: ValkeyServer) -> None:
     async with (
         simulation(ticks_per_second=800) as exchange,
-        collection(exchange.url, valkey, rest_url=exchange.rest_url, back_fill_limits=IN_ORDER) as running,
+        collection(
+            exchange.url, valkey, rest_url=exchange.rest_url, limits=PATIENT, back_fill_limits=IN_ORDER
+        ) as running,
     ):
         await running.more_events()
         told = _listen(exchange)
@@ -160,7 +166,11 @@ async def test_without_rest_live_data_goes_on_and_the_holes_are_counted(valkey: 
     async with (
         simulation(ticks_per_second=800) as exchange,
         collection(
-            exchange.url, valkey, rest_url=f"http://127.0.0.1:{free_port()}", back_fill_limits=limits
+            exchange.url,
+            valkey,
+            rest_url=f"http://127.0.0.1:{free_port()}",
+            limits=PATIENT,
+            back_fill_limits=limits,
         ) as running,
     ):
         await running.more_events()
@@ -182,7 +192,8 @@ async def test_a_stop_forwards_what_is_held_back_and_the_next_start_fills_the_ho
     valkey: ValkeyServer,
 ) -> None:
     async with simulation(ticks_per_second=800) as exchange:
-        async with collection(exchange.url, valkey, rest_url=f"http://127.0.0.1:{free_port()}") as running:
+        nowhere = f"http://127.0.0.1:{free_port()}"
+        async with collection(exchange.url, valkey, rest_url=nowhere, limits=PATIENT) as running:
             await running.more_events()
             told = _listen(exchange)
             await exchange.fault(fault="sequence_gap", count=LOST_MESSAGES)
