@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from services_support import PASSWORD, ValkeyServer, ends
+from services_support import PASSWORD, ValkeyServer, ends, kill
 from tradewatch.collectors.aggregator.metrics import AggregatorMetrics
 from tradewatch.collectors.aggregator.quotes import QuoteLimits
 from tradewatch.collectors.aggregator.service import AggregatorLimits, MarketDataAggregator, decode_event
@@ -18,7 +18,7 @@ from tradewatch.collectors.indicators.service import TechnicalIndicators, decode
 from tradewatch.common import bus, events, streams
 from tradewatch.common.backoff import Backoff
 from tradewatch.common.events import MarketDataEvent, Side, Ticker, Trade, new_trace_id
-from tradewatch.common.service import Liveness, cancel_and_wait
+from tradewatch.common.service import Liveness
 from tradewatch.common.stream_reader import StreamReader
 
 EXCHANGES = ("coinbase", "kraken")
@@ -120,7 +120,7 @@ class Running:
 
     async def kill(self) -> None:
         """End it as SIGKILL would: what is in memory is gone."""
-        await cancel_and_wait(self.task)
+        await kill(self.task)
 
 
 @asynccontextmanager

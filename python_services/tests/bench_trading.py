@@ -26,11 +26,10 @@ from typing import Any
 
 import httpx
 from postgres_support import PostgresServer
-from services_support import PASSWORD, ValkeyServer, eventually, valkey_binary
+from services_support import PASSWORD, ValkeyServer, eventually, kill, valkey_binary
 from tradewatch.common import bus, streams
 from tradewatch.common.events import Side, stream_name
 from tradewatch.common.fields import parse_time
-from tradewatch.common.service import cancel_and_wait
 from tradewatch.common.streams import SIGNALS_STREAM, Quote, Signal, quotes_stream
 from tradewatch.trading.identity import client_order_id
 from valkey.exceptions import ValkeyError
@@ -224,9 +223,7 @@ async def trading(running: World) -> AsyncIterator[Strategy]:
     try:
         yield strategy
     finally:
-        await cancel_and_wait(task)
-        with suppress(asyncio.CancelledError):
-            task.result()
+        await kill(task)
 
 
 async def lag_seconds(running: World) -> float:

@@ -24,7 +24,7 @@ from tradewatch.common import bus
 from tradewatch.common.backoff import Backoff
 from tradewatch.common.events import MarketDataEvent, Trade, decode, stream_name
 from tradewatch.common.http import HttpServer
-from tradewatch.common.service import Liveness
+from tradewatch.common.service import Liveness, cancel_and_wait
 from tradewatch.simulators.exchange.feed_server import FeedServer
 from tradewatch.simulators.exchange.market import Market
 from tradewatch.simulators.exchange.service import ExchangeSimulator, ExchangeSimulatorSettings
@@ -39,6 +39,13 @@ async def ends(work: Awaitable[Any]) -> Any:
     """What `work` gives when it has ended; fails after the bound."""
     async with asyncio.timeout(WAIT_SECONDS):
         return await work
+
+
+async def kill(task: "asyncio.Task[Any]") -> None:
+    """End it as SIGKILL would: what is in memory is gone. Raises what it had failed with before."""
+    await cancel_and_wait(task)
+    with contextlib.suppress(asyncio.CancelledError):
+        task.result()
 
 
 async def eventually(check: Callable[[], Any], seconds: float = WAIT_SECONDS) -> Any:

@@ -10,11 +10,11 @@ from typing import Any
 
 from postgres_support import Database
 from prometheus_client import CollectorRegistry
-from services_support import PASSWORD, ValkeyServer, ends, value
+from services_support import PASSWORD, ValkeyServer, ends, kill, value
 from tradewatch.collectors.indicators.calculations import Bar, all_indicators, update_all
 from tradewatch.common import bus
 from tradewatch.common.backoff import Backoff
-from tradewatch.common.service import Liveness, cancel_and_wait
+from tradewatch.common.service import Liveness
 from tradewatch.common.stream_reader import StreamReader
 from tradewatch.common.streams import (
     Indicators,
@@ -139,7 +139,7 @@ class Running:
 
     async def kill(self) -> None:
         """End it as SIGKILL would: what is in memory is gone."""
-        await cancel_and_wait(self.task)
+        await kill(self.task)
 
 
 @asynccontextmanager
